@@ -1,0 +1,319 @@
+"""Mint and check challenges: what we ask, signed, so that nothing has to be stored. Knows no store, no chain.
+
+A challenge's `id` is an HMAC over its other parameters (draft-httpauth-payment-00, Challenge binding). Whoever
+echoes one with a matching id echoes our own words: the echoed `request` IS the quote.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import rfc8785
+
+#: "a secret of at least 32 bytes": shorter ones are refused where they are read.
+MIN_KEY_BYTES: Final = 32
+#: draft-httpauth-payment-00 asks for at least 4 KB; SDKs send up to 64 KiB, Envoy lets 60 KiB of headers through.
+MAX_CREDENTIAL_CHARS: Final = 64 * 1024
+
+
+class MalformedCredential(ValueError):
+    """A credential that cannot be read. The message never holds a part of it."""
+
+
+def b64url(data: bytes) -> str:
+    """Base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def canonical(document: Mapping[str, Any]) -> str:
+    """JCS (RFC 8785) of a JSON object, base64url without padding."""
+    return b64url(rfc8785.dumps(dict(document)))
+
+
+def timestamp(unix_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds, as clients parse it."""
+    moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{unix_ms % 1000:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """The parameters of one challenge, as on the wire: `request` and `opaque` are base64url texts."""
+
+    id: str
+    realm: str
+    method: str
+    intent: str
+    request: str
+    expires: str | None = None
+    digest: str | None = None
+    header: str | None = None
+    opaque: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What `opaque` says: when a challenge was minted and for which request it is good."""
+
+    nonce: str
+    minted_at: int  # Unix milliseconds
+    http_method: str
+    route: str  # route key
+    query_hash: str  # "" where the query is not bound
+
+    def encode(self) -> str:
+        """A flat map of strings ("opaque", draft-httpauth-payment-00), in JCS and base64url."""
+        return canonical(
+            {
+                "nonce": self.nonce,
+                "mintedAt": str(self.minted_at),
+                "httpMethod": self.http_method,
+                "route": self.route,
+                "query": self.query_hash,
+            }
+        )
+
+    @classmethod
+    def decode(cls, opaque: str) -> "Bound":
+        """Read what `encode` wrote. Only for an `opaque` whose challenge id was verified."""
+        document = _object(opaque)
+        return cls(
+            document["nonce"],
+            int(document["mintedAt"]),
+            document["httpMethod"],
+            document["route"],
+            document["query"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A credential as it was presented: the challenge it echoes, the method's payload, and who says to pay."""
+
+    challenge: Challenge
+    payload: Mapping[str, Any] = field(repr=False)
+    source: str | None = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Recognises the same credential, however its JSON was written; tells nothing of it."""
+        body = rfc8785.dumps([self.challenge.id, dict(self.payload), self.source])
+        return hashlib.sha256(body).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The signing keys: the first signs, all verify."""
+
+    keys: tuple[bytes, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise ValueError("challenge keys: expected at least one, got none")
+        for position, key in enumerate(self.keys):
+            if len(key) < MIN_KEY_BYTES:
+                raise ValueError(
+                    f"challenge keys[{position}]: expected at least {MIN_KEY_BYTES} bytes, got {len(key)}; "
+                    "make one with: openssl rand -hex 32"
+                )
+
+    def mint(
+        self,
+        *,
+        realm: str,
+        method: str,
+        intent: str,
+        request: str,
+        expires: str,
+        opaque: str,
+        digest: str | None = None,
+        header: str | None = None,
+    ) -> Challenge:
+        """A challenge with its id. `request` and `opaque` are base64url of JCS."""
+        unsigned = Challenge("", realm, method, intent, request, expires, digest, header, opaque)
+        return Challenge(
+            _id(self.keys[0], unsigned), realm, method, intent, request, expires, digest, header, opaque
+        )
+
+    def ours(self, challenge: Challenge) -> bool:
+        """Whether one of our keys signed exactly these parameters."""
+        matches = [
+            hmac.compare_digest(_id(key, challenge).encode(), challenge.id.encode()) for key in self.keys
+        ]
+        return any(matches)
+
+    def query_hash(self, query: str) -> str:
+        """Binds the raw query without showing it: it may hold secrets. By the first key, for minting."""
+        return _keyed(self.keys[0], query)
+
+    def same_query(self, query: str, expected: str) -> bool:
+        """Whether `expected` is the hash of this query under any of our keys."""
+        matches = [hmac.compare_digest(_keyed(key, query), expected) for key in self.keys]
+        return any(matches)
+
+
+def nonce() -> str:
+    """Makes every challenge its own, also in the same millisecond."""
+    return secrets.token_urlsafe(12)
+
+
+def _keyed(key: bytes, query: str) -> str:
+    return b64url(hmac.digest(key, b"query|" + query.encode("utf-8", "surrogateescape"), "sha256")[:16])
+
+
+def _id(key: bytes, c: Challenge) -> str:
+    """The draft's binding: fixed slots, absent is empty; `header` has a slot only when it is advertised."""
+    slots = [c.realm, c.method, c.intent, c.request, c.expires or "", c.digest or ""]
+    if c.header is not None:
+        slots.append(c.header)
+    slots.append(c.opaque or "")
+    return b64url(hmac.digest(key, "|".join(slots).encode("utf-8", "surrogatepass"), "sha256"))
+
+
+# --- on the wire ---------------------------------------------------------------------------------------
+
+_ESCAPE: Final = re.compile(r'([\\"])')
+
+
+def www_authenticate(challenge: Challenge, description: str | None = None) -> str:
+    """One `WWW-Authenticate` value. `description` is display text, not part of the id."""
+    parameters = {
+        "id": challenge.id,
+        "realm": challenge.realm,
+        "method": challenge.method,
+        "intent": challenge.intent,
+        "request": challenge.request,
+        "digest": challenge.digest,
+        "expires": challenge.expires,
+        "description": description,
+        "header": challenge.header,
+        "opaque": challenge.opaque,
+    }
+    quoted = (f'{name}="{_quote(value)}"' for name, value in parameters.items() if value is not None)
+    return "Payment " + ", ".join(quoted)
+
+
+def _quote(value: str) -> str:
+    """Escape a quoted-string; what a header cannot carry becomes a space or `?` (only descriptions can)."""
+    printable = "".join(c if " " <= c <= "~" else " " if c.isspace() else "?" for c in value)
+    return _ESCAPE.sub(r"\\\1", printable)
+
+
+def read_credential(token: str) -> Presented:
+    """Read the token of `Authorization: Payment <token>`.
+
+    Unknown fields are ignored ("MUST ignore unknown", draft-httpauth-payment-00, Extensibility).
+
+    Raises:
+        MalformedCredential: not base64url of a JSON object with a challenge and a payload.
+    """
+    if len(token) > MAX_CREDENTIAL_CHARS:
+        raise MalformedCredential(f"it is longer than {MAX_CREDENTIAL_CHARS} characters")
+    try:
+        document = _object(token)
+    except (ValueError, RecursionError):
+        raise MalformedCredential("it is not base64url of a JSON object") from None
+    echo, payload, source = document.get("challenge"), document.get("payload"), document.get("source")
+    if not isinstance(echo, dict):
+        raise MalformedCredential("its `challenge` is not an object")
+    if not isinstance(payload, dict):
+        raise MalformedCredential("its `payload` is not an object")
+    if source is not None and not isinstance(source, str):
+        raise MalformedCredential("its `source` is not a string")
+    required = {name: echo.get(name) for name in ("id", "realm", "method", "intent", "request")}
+    optional = {name: echo.get(name) or None for name in ("expires", "digest", "header", "opaque")}
+    for name, value in (required | optional).items():
+        if value is None and name in optional:
+            continue
+        if not isinstance(value, str) or (name == "id" and not value):
+            raise MalformedCredential(f"its `challenge.{name}` is not a string")
+    if optional["header"] is not None and optional["header"].lower() == "authorization":
+        optional["header"] = None  # the implicit default, never advertised and never signed
+    presented = Presented(Challenge(**required, **optional), payload, source)
+    try:
+        presented.fingerprint  # noqa: B018 - a payload that JCS cannot write (a huge integer, NaN) is malformed
+    except (rfc8785.CanonicalizationError, RecursionError, ValueError):
+        raise MalformedCredential("its `payload` is not canonical JSON") from None
+    return presented
+
+
+def read_request(challenge: Challenge) -> Mapping[str, Any]:
+    """The decoded `request` of a challenge whose id was verified."""
+    return _object(challenge.request)
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Decode base64url (padded or not) of a JSON object.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not text.isascii():
+        raise ValueError("not ASCII")
+    try:
+        raw = base64.b64decode(
+            text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), altchars=b"-_", validate=True
+        )
+    except binascii.Error as error:
+        raise ValueError("not base64url") from error
+    document = json.loads(raw)
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    return document
+
+
+# --- Accept-Payment ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    method: str
+    intent: str
+    quality: float
+
+    @property
+    def specificity(self) -> int:
+        return (self.method != "*") * 2 + (self.intent != "*")
+
+
+_RANGE: Final = re.compile(
+    r"(?P<method>\*|[a-z][a-z0-9:_-]*)/(?P<intent>\*|[a-z][a-z0-9:_-]*)"
+    r"(?:[ \t]*;[ \t]*q=(?P<q>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"
+)
+
+
+def accepted(kinds: Sequence[tuple[str, str]], accept_payment: str | None) -> tuple[int, ...]:
+    """Which of our offers to make, in order, as positions into `kinds` (method, intent).
+
+    "filter to q > 0, order by q descending, keep the server's order on ties, the most specific range wins"
+    (draft-httpauth-payment-00, Accept-Payment). Absent, malformed, or matching nothing: all, in our order.
+    """
+    everything = tuple(range(len(kinds)))
+    ranges = _ranges(accept_payment) if accept_payment else ()
+    if not ranges:
+        return everything
+    qualities = {at: _quality(ranges, *kind) for at, kind in enumerate(kinds)}
+    wanted = sorted((at for at in everything if qualities[at] > 0), key=lambda at: -qualities[at])
+    return tuple(wanted) or everything
+
+
+def _ranges(header: str) -> tuple[_Range, ...]:
+    matches = [_RANGE.fullmatch(part.strip()) for part in header.split(",") if part.strip()]
+    if any(match is None for match in matches):
+        return ()
+    return tuple(
+        _Range(match["method"], match["intent"], float(match["q"] or 1)) for match in matches if match
+    )
+
+
+def _quality(ranges: Iterable[_Range], method: str, intent: str) -> float:
+    matching = [r for r in ranges if r.method in ("*", method) and r.intent in ("*", intent)]
+    return max(matching, key=lambda r: r.specificity).quality if matching else 0.0

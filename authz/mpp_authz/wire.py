@@ -1,0 +1,61 @@
+"""The names that Envoy's configuration and authz agree on. Knows no protobuf; imports nothing.
+
+The operator writes these names into Envoy's configuration, authz reads them from Checks and access log
+entries. Each has one owner: this module.
+"""
+
+from typing import Final
+
+# --- Envoy -> authz: a Check ---------------------------------------------------------------------------
+
+#: Context extension of a priced route: its route key. authz never matches a path again.
+ROUTE_CONTEXT: Final = "route"
+
+#: gRPC initial metadata of every Check: the instance id of the Envoy that asks (its `node.id`).
+DATA_PLANE_METADATA: Final = "x-mpp-data-plane"
+
+#: The two ext_authz filters of the chain, by name. Per-route settings are keyed by these.
+PAYING_FILTER: Final = "mpp.paying"  # requests that carry a Payment credential
+MINTING_FILTER: Final = "mpp.minting"  # requests that carry none
+
+#: An `authorization` value that carries a Payment credential, also behind another scheme: Envoy joins two
+#: Authorization lines with a comma. The one predicate for choosing the lane and for stripping.
+CREDENTIAL_PATTERN: Final = r"(?i)^(.*,)?[ \t]*payment[ \t].*$"
+#: Its companion: this header is a Payment credential whatever it holds.
+CREDENTIAL_HEADER: Final = "payment-authorization"
+
+# --- authz -> Envoy: the answer ------------------------------------------------------------------------
+
+#: Set on our own 402 and removed on the way out: what tells it from an upstream's 402.
+CHALLENGE_MARKER: Final = "x-mpp-challenge"
+#: Only on 2xx; Envoy takes it off every other answer (draft-httpauth-payment-00, Receipts).
+RECEIPT_HEADER: Final = "payment-receipt"
+#: Ours: only on answers that delivered nothing. Its value is the challenge id; presenting the same
+#: credential again costs nothing. Envoy takes it off 1xx, 2xx and 304.
+CREDIT_HEADER: Final = "payment-credit"
+#: Told to the upstream on paid requests, removed from clients' requests on every route.
+FACT_PREFIX: Final = "x-mpp-"
+
+# --- Envoy -> authz: what was delivered ----------------------------------------------------------------
+
+#: Dynamic metadata of a paid request, set by authz, read by the access logs.
+METADATA_NAMESPACE: Final = "envoy.filters.http.ext_authz"
+PAYMENT_METADATA: Final = "payment_id"
+ATTEMPT_METADATA: Final = "attempt"  # a decimal string, so that no log prints it as a float
+
+#: `log_name` of the gRPC access log.
+ACCESS_LOG_NAME: Final = "mpp-outcomes"
+
+#: One JSON line of the outcome file, the second witness. A value Envoy does not know is `null` or "-".
+#: `finished` is the milliseconds from the upstream's first to its last byte: absent when it never ended.
+OUTCOME_FORMAT: Final = {
+    "payment": f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{PAYMENT_METADATA})%",
+    "attempt": f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{ATTEMPT_METADATA})%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "finished": "%COMMON_DURATION(US_RX_BEG:US_RX_END:ms)%",
+}
+#: The outcome file of a live Envoy, and its name once that Envoy is gone and will write no more.
+OUTCOME_LIVE_SUFFIX: Final = ".log"
+OUTCOME_ENDED_SUFFIX: Final = ".ended"

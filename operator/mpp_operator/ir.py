@@ -1,0 +1,142 @@
+"""What the gateway will do, in Envoy's nouns, with every name and default decided. Plain values, no behaviour
+but small derivations; knows no YAML and renders nothing.
+
+The compiler lowers PaidServices to one `Gateway`; `artifacts` renders it. Everything is sorted, so equal
+services in any order give an equal Gateway.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from mpp_authz.pricing import Network, RoutePrice, Transport
+
+#: What an absent `method` means. OPTIONS is CORS; TRACE and CONNECT are 405.
+DEFAULT_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """A route's path, matched after the basePath is removed and the path is normalised.
+
+    Each segment is a literal, or None for one whole segment of any value (`{id}`, `:id`, `*`). `rest` is a last
+    `/**`: the path itself, with or without a slash, and everything below it. `trailing_slash` is a literal last
+    slash: `/a` and `/a/` are different. The path `/` has no segments.
+    """
+
+    segments: tuple[str | None, ...]
+    rest: bool = False
+    trailing_slash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; always bounded. Streaming routes use connect and idle only."""
+
+    connect: float
+    request: float
+    upload: float
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often Envoy asks the upstream again. It never charges again: ext_authz is not re-run."""
+
+    attempts: int
+    on: tuple[str, ...]
+    per_try: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of a service; `key` joins Envoy's route, the Check and the pricing file."""
+
+    key: str  # <namespace>/<service>/<route>
+    methods: tuple[str, ...]
+    path: PathPattern
+    price: RoutePrice | None  # None: free
+    streaming: bool = False  # no request timeout, the idle timeout only
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """A credential of ours that the upstream wants: the header it goes into and the SDS secret that holds the
+    header's whole value ("Bearer …", "Basic …")."""
+
+    header: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An upstream. Shared by the services of one namespace that describe it alike."""
+
+    name: str
+    host: str
+    port: int
+    tls_server_name: str | None  # None: plain HTTP. TLS is always verified
+    tls_ca_secret: str | None  # SDS validation context; None: the system's roots
+    connect_timeout: float
+    max_connections: int
+    max_requests: int
+    max_pending: int
+    injected: Injected | None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One PaidService under one basePath of its hosts."""
+
+    namespace: str
+    name: str
+    hosts: tuple[str, ...]  # lower case, no port
+    base_path: str  # "/" or "/x/y", no trailing slash
+    cluster: str
+    upstream_host: str  # the Host header the upstream gets
+    upstream_path: str  # path of upstream.url without its trailing slash: "" or "/v1"
+    headers_set: tuple[tuple[str, str], ...]
+    headers_remove: tuple[str, ...]
+    timeouts: Timeouts
+    retries: Retries
+    cors_origins: tuple[str, ...]  # ("*",) is every origin
+    routes: tuple[Route, ...]  # in the author's order: the first match wins
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where the value of one SDS secret or authz key comes from: a key of a Secret in a namespace."""
+
+    namespace: str
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSecret:
+    """An SDS secret by name. `scheme` says how the header value is made: "raw" (the value alone), "bearer", or
+    "basic" (`username:value`, base64); "ca" is a PEM bundle for a validation context."""
+
+    name: str
+    source: SecretSource
+    scheme: str
+    username: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FeePayerKey:
+    """A sponsor's signing key by the name `RoutePrice` offers refer to (`FeePayer.key`)."""
+
+    name: str
+    source: SecretSource
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Everything one artifact set is rendered from."""
+
+    services: tuple[Service, ...]  # by (namespace, name)
+    clusters: tuple[Cluster, ...]  # by name
+    networks: tuple[Network, ...]  # by name
+    transport: Transport
+    upstream_secrets: tuple[UpstreamSecret, ...] = ()  # by name
+    fee_payer_keys: tuple[FeePayerKey, ...] = ()  # by name
