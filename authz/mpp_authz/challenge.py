@@ -145,9 +145,7 @@ class Keyring:
 
     def ours(self, challenge: Challenge) -> bool:
         """Whether one of our keys signed exactly these parameters."""
-        matches = [
-            hmac.compare_digest(_id(key, challenge).encode(), challenge.id.encode()) for key in self.keys
-        ]
+        matches = [hmac.compare_digest(_id(key, challenge).encode(), challenge.id.encode()) for key in self.keys]
         return any(matches)
 
     def query_hash(self, query: str) -> str:
@@ -228,16 +226,15 @@ def read_credential(token: str) -> Presented:
         raise MalformedCredential("its `payload` is not an object")
     if source is not None and not isinstance(source, str):
         raise MalformedCredential("its `source` is not a string")
-    required = {name: echo.get(name) for name in ("id", "realm", "method", "intent", "request")}
+    if any(not isinstance(echo.get(name), str) for name in ("id", "realm", "method", "intent", "request")):
+        raise MalformedCredential("one of its `challenge` parameters is missing or not a string")
     optional = {name: echo.get(name) or None for name in ("expires", "digest", "header", "opaque")}
-    for name, value in (required | optional).items():
-        if value is None and name in optional:
-            continue
-        if not isinstance(value, str) or (name == "id" and not value):
-            raise MalformedCredential(f"its `challenge.{name}` is not a string")
+    if any(not isinstance(value, str | None) for value in optional.values()):
+        raise MalformedCredential("one of its `challenge` parameters is not a string")
     if optional["header"] is not None and optional["header"].lower() == "authorization":
         optional["header"] = None  # the implicit default, never advertised and never signed
-    presented = Presented(Challenge(**required, **optional), payload, source)
+    challenge = Challenge(echo["id"], echo["realm"], echo["method"], echo["intent"], echo["request"], **optional)
+    presented = Presented(challenge, payload, source)
     try:
         presented.fingerprint  # noqa: B018 - a payload that JCS cannot write (a huge integer, NaN) is malformed
     except (rfc8785.CanonicalizationError, RecursionError, ValueError):
@@ -309,9 +306,7 @@ def _ranges(header: str) -> tuple[_Range, ...]:
     matches = [_RANGE.fullmatch(part.strip()) for part in header.split(",") if part.strip()]
     if any(match is None for match in matches):
         return ()
-    return tuple(
-        _Range(match["method"], match["intent"], float(match["q"] or 1)) for match in matches if match
-    )
+    return tuple(_Range(match["method"], match["intent"], float(match["q"] or 1)) for match in matches if match)
 
 
 def _quality(ranges: Iterable[_Range], method: str, intent: str) -> float:

@@ -56,9 +56,7 @@ class Verified:
     mode: str  # "pull", "push", "proof"
     payer: str | None  # lower case address
     payer_proved: bool
-    reference: (
-        str | None
-    )  # pull: the hash it will have, where that is known before co-signing; push: the hash
+    reference: str | None  # pull: the hash it will have, where that is known before co-signing; push: the hash
     valid_before: int | None = None  # pull: Unix seconds
     transferred_at: int | None = None  # push: block time of the transfer, Unix seconds
 
