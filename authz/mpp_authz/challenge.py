@@ -68,6 +68,8 @@ class Bound:
     http_method: str
     route: str  # route key
     query_hash: str  # "" where the query is not bound
+    network: str  # by name: an HMAC over a chain id alone would not say which endpoints to ask
+    offer: str
 
     def encode(self) -> str:
         """A flat map of strings ("opaque", draft-httpauth-payment-00), in JCS and base64url."""
@@ -78,6 +80,8 @@ class Bound:
                 "httpMethod": self.http_method,
                 "route": self.route,
                 "query": self.query_hash,
+                "network": self.network,
+                "offer": self.offer,
             }
         )
 
@@ -91,6 +95,8 @@ class Bound:
             document["httpMethod"],
             document["route"],
             document["query"],
+            document["network"],
+            document["offer"],
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mpp_authz.challenge import Challenge
-from mpp_authz.pricing import Network, Offer
+from mpp_authz.pricing import FeePayer, Network, Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Quote:
     challenge: Challenge
     request: Mapping[str, Any]  # decoded
     network: Network
+    fee_payer: FeePayer | None = None  # today's terms of the offer it came from; None: no sponsor any more
 
 
 @dataclass(frozen=True, slots=True)
