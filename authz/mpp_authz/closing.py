@@ -1,0 +1,131 @@
+"""Close payments: news from Envoy, the outcome files, the ends of leases and lives. Knows no HTTP, no protobuf.
+
+Two witnesses say what was delivered. The gRPC access log is fast and may lose news; Envoy's outcome file
+(one per Envoy, named by its instance id) is slower and loses only what Envoy itself lost. A delivery without
+news is undelivered only once its Envoy's file was read to the end.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from mpp_authz import delivery, wire
+from mpp_authz.delivery import Entry
+from mpp_authz.ledger import Ledger, Payment, transitions
+
+log = logging.getLogger(__name__)
+
+#: A streaming lease is renewed by periodic access log entries; this much past the last of them.
+_RENEWAL_MS: Final = 60_000
+
+Step = Callable[[Payment], Payment | None]
+
+
+async def advance(ledger: Ledger, row: Payment, step: Step) -> Payment | None:
+    """Apply a transition to a row as it is in the store by now.
+
+    Returns the row as written, or None when nothing follows any more (somebody else was there first).
+    """
+    current: Payment | None = row
+    while current is not None:
+        following = step(current)
+        if following is None:
+            return None
+        if await ledger.replace(current, following):
+            return replace(following, version=current.version + 1)
+        current = await ledger.get(row.id)
+    return None
+
+
+@dataclass(slots=True)
+class _Reader:
+    """How far one outcome file was read."""
+
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Closer:
+    """Turns news into states. `on_outcome` hears of every verdict (for metrics)."""
+
+    ledger: Ledger
+    outcomes: Path | None  # folder of outcome files; None: there is no second witness here
+    on_outcome: Callable[[Payment, transitions.Outcome], None] = lambda row, outcome: None
+    _readers: dict[str, _Reader] = field(default_factory=dict)
+
+    async def record(self, entry: Entry) -> None:
+        """Take one entry of an access log.
+
+        Raises:
+            LedgerUnavailable: the news is in the outcome file still, and is read at the end of the lease.
+        """
+        row = await self.ledger.get(entry.payment)
+        if row is None:
+            log.warning("outcome of an unknown payment", extra={"payment": entry.payment})
+            return
+        if not entry.ended:
+            now = await self.ledger.now()
+            await advance(self.ledger, row, lambda r: transitions.renewed(r, entry.attempt, now + _RENEWAL_MS))
+            return
+        outcome = delivery.judge(entry, streaming=row.streaming)
+        now = await self.ledger.now()
+        written = await advance(self.ledger, row, lambda r: transitions.ended(r, outcome, now))
+        if written is not None:
+            self.on_outcome(written, outcome)
+
+    async def read(self, data_plane: str) -> bool:
+        """Read one Envoy's outcome file to its end. True: that Envoy is gone and will write no more."""
+        if self.outcomes is None:
+            return False
+        ended = self.outcomes / f"{data_plane}{wire.OUTCOME_ENDED_SUFFIX}"
+        # Asked before reading: what it wrote last is in the file by the time it is called ended.
+        gone = ended.exists()
+        path = ended if gone else self.outcomes / f"{data_plane}{wire.OUTCOME_LIVE_SUFFIX}"
+        reader = self._readers.setdefault(data_plane, _Reader())
+        try:
+            with path.open("rb") as file:
+                if file.seek(0, 2) < reader.offset:
+                    reader.offset = 0  # it was rotated
+                file.seek(reader.offset)
+                data = file.read()
+        except FileNotFoundError:
+            # Renamed between the question and the answer: ask again. Never written to: an Envoy that was
+            # never started here, or whose file was read to its end and taken away.
+            return gone or not path.exists()
+        complete = data.rfind(b"\n") + 1
+        for line in data[:complete].decode("utf-8", "replace").splitlines():
+            entry = delivery.read_line(line)
+            if entry is not None:
+                await self.record(entry)
+        reader.offset += complete
+        return gone
+
+    async def end_lease(self, row: Payment) -> Payment | None:
+        """No news came by the end of a lease, or its Envoy is gone: the payer is owed the request."""
+        now = await self.ledger.now()
+        written = await advance(self.ledger, row, lambda r: transitions.lease_over(r, now))
+        if written is not None:
+            log.warning("delivery without news", extra={"payment": row.id, "attempt": row.attempt})
+            self.on_outcome(
+                written, transitions.Outcome(row.attempt, delivered=False, fault=True, status=0, flags="NO_NEWS")
+            )
+        return written
+
+    async def end_life(self, row: Payment) -> None:
+        """A credit nobody used in its life."""
+        now = await self.ledger.now()
+        await advance(self.ledger, row, lambda r: transitions.life_over(r, now))
+
+    async def bury(self) -> None:
+        """Close what Envoys that are gone left open, then take their files away."""
+        if self.outcomes is None:
+            return
+        for file in sorted(self.outcomes.glob(f"*{wire.OUTCOME_ENDED_SUFFIX}")):
+            data_plane = file.name.removesuffix(wire.OUTCOME_ENDED_SUFFIX)
+            await self.read(data_plane)
+            for row in await self.ledger.delivering_at(data_plane):
+                await self.end_lease(row)
+            file.unlink(missing_ok=True)
+            self._readers.pop(data_plane, None)

@@ -1,0 +1,169 @@
+"""What may follow what. Pure: a row and what happened give the next row, or None where nothing follows.
+
+Rule 1: everything that decides the next state of a payment is in this file. Stores compare and set; nobody else
+writes `state`. The picture is in docs/payments.md and must change with this file.
+
+        SETTLING --> DELIVERING --> DELIVERED          SPENT: this challenge took another row's credit
+           |  \\         ^  |
+           |   \\        |  v
+         FAILED  UNKNOWN -> CREDIT --> OWED | LAPSED
+"""
+
+from dataclasses import dataclass, replace
+
+from mpp_authz.ledger import Payment, State
+
+#: Settled, so the money is ours and the payer is owed something or got it.
+PAID = frozenset({State.DELIVERING, State.DELIVERED, State.CREDIT, State.OWED, State.LAPSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who delivers now, until when (store milliseconds), through which Envoy."""
+
+    owner: str
+    until: int
+    data_plane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one delivery ended. `fault`: by us or the upstream, not by the payer or a 4xx of the payer's making."""
+
+    attempt: int
+    delivered: bool
+    fault: bool
+    status: int
+    flags: str = ""
+
+
+def unknown(row: Payment, reason: str) -> Payment | None:
+    """It was sent, or may have been, and nobody knows the outcome yet."""
+    if row.state is not State.SETTLING:
+        return None
+    return replace(row, state=State.UNKNOWN, reason=reason, check_ended=True)
+
+
+def failed(row: Payment, reason: str) -> Payment | None:
+    """It can never settle. Its transaction may be named by another row again."""
+    if row.state not in (State.SETTLING, State.UNKNOWN):
+        return None
+    return replace(row, state=State.FAILED, reason=reason, envelope=None, check_ended=True)
+
+
+def check_ended(row: Payment) -> Payment | None:
+    """Nobody waits for this settlement any more; a retry of the payer may wait for its outcome."""
+    if row.state is not State.SETTLING or row.check_ended:
+        return None
+    return replace(row, check_ended=True)
+
+
+def settled(row: Payment, now: int, *, reference: str, payer: str | None, life_ms: int) -> Payment | None:
+    """The money is ours: a credit, until the request is handed to the upstream."""
+    if row.state not in (State.SETTLING, State.UNKNOWN):
+        return None
+    return replace(
+        row,
+        state=State.CREDIT,
+        reference=reference,
+        payer=payer or row.payer,
+        settled_at=now,
+        answered_at=now,
+        life_until=now + life_ms,
+        envelope=None,
+        check_ended=True,
+        reason="",
+    )
+
+
+def delivering(row: Payment, now: int, lease: Lease, idempotency_hash: str) -> Payment | None:
+    """Hand the request to the upstream once more. None: no attempts or no life left, or nothing is owed."""
+    if row.state not in (State.CREDIT, State.DELIVERED):
+        return None
+    if row.attempt >= row.attempts_allowed or now >= row.life_until:
+        return None
+    return replace(
+        row,
+        # A delivered payment forwarded again for its Idempotency-Key stays delivered: no credit can come of it.
+        state=row.state if row.state is State.DELIVERED else State.DELIVERING,
+        attempt=row.attempt + 1,
+        answered_at=now,
+        lease_owner=lease.owner,
+        lease_until=lease.until,
+        data_plane=lease.data_plane,
+        idempotency_hash=idempotency_hash,
+    )
+
+
+def not_sent(row: Payment, attempt: int) -> Payment | None:
+    """The Check that would have let this attempt through was never answered: nothing reached the upstream."""
+    if row.state is not State.DELIVERING or row.attempt != attempt:
+        return None
+    return replace(row, state=State.CREDIT, attempt=attempt - 1, lease_until=0)
+
+
+def ended(row: Payment, outcome: Outcome, now: int) -> Payment | None:
+    """News of a delivery. A late *not delivered* of an older attempt is ignored; a late *delivered* of any attempt
+    closes the payment, an owed or lapsed one too."""
+    if row.state not in PAID or row.state is State.DELIVERED:
+        return None
+    if outcome.delivered:
+        return replace(
+            row,
+            state=State.DELIVERED,
+            delivered_at=now,
+            lease_until=0,
+            last_status=outcome.status,
+            last_flags=outcome.flags,
+        )
+    if row.state is not State.DELIVERING or outcome.attempt != row.attempt:
+        return None
+    undelivered = replace(
+        row,
+        state=State.CREDIT,
+        faults=row.faults + outcome.fault,
+        lease_until=0,
+        last_status=outcome.status,
+        last_flags=outcome.flags,
+    )
+    return undelivered if row.attempt < row.attempts_allowed else _used_up(undelivered)
+
+
+def lease_over(row: Payment, now: int) -> Payment | None:
+    """No news by the end of the lease: not delivered, and not by the payer's doing."""
+    if row.state is not State.DELIVERING:
+        return None
+    return ended(row, Outcome(row.attempt, delivered=False, fault=True, status=0, flags="NO_NEWS"), now)
+
+
+def renewed(row: Payment, attempt: int, until: int) -> Payment | None:
+    """A streaming delivery is alive: its lease goes on."""
+    if row.state is not State.DELIVERING or row.attempt != attempt or until <= row.lease_until:
+        return None
+    return replace(row, lease_until=until)
+
+
+def life_over(row: Payment, now: int) -> Payment | None:
+    """A credit nobody used in its life, or whose attempts are used up."""
+    if row.state is not State.CREDIT or (now < row.life_until and row.attempt < row.attempts_allowed):
+        return None
+    return _used_up(row)
+
+
+def _used_up(row: Payment) -> Payment:
+    """OWED, or LAPSED where every attempt ended by a 4xx of the payer's making or the payer hanging up."""
+    lapsed = row.attempt > 0 and row.faults == 0
+    return replace(row, state=State.LAPSED if lapsed else State.OWED, lease_until=0)
+
+
+def is_over(row: Payment, now: int, owner: str) -> bool:
+    """Whether the lease of a row has ended for `owner` ("<slot>/<boot>").
+
+    A settlement is bound to the process that began it: when the same slot has booted again, that process is
+    gone. A delivery is bound to its Envoy, which lives on when authz does not.
+    """
+    if now >= row.lease_until:
+        return True
+    slot, boot = owner.rsplit("/", 1)
+    held_slot, _, held_boot = row.lease_owner.rpartition("/")
+    return row.state is State.SETTLING and held_slot == slot and held_boot != boot
