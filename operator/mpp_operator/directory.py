@@ -1,0 +1,117 @@
+"""Folders that are swapped as kubelet swaps a ConfigMap volume: readers see the old files or the new, never a mix.
+
+    config/..17/rds.json        one generation
+    config/..data -> ..17       renamed over in one step: the moment of change
+    config/rds.json -> ..data/rds.json
+
+Knows nothing of what is in the files. One writer per folder (the caller's lock), any number of readers.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_DATA: Final = "..data"
+_GENERATION: Final = re.compile(r"\.\.[0-9]+")
+
+
+def publish(path: Path, files: Mapping[str, str], *, mode: int = 0o644) -> bool:
+    """Make `path` hold exactly `files` ({name: text}), all at once; tell whether anything changed.
+
+    Files get `mode`; folders get the same with the search bit where it can be read. A crash leaves the old
+    generation or the new. After a power cut files may be short: no fsync, because every writer publishes again
+    when it starts and compares bytes.
+
+    Raises:
+        ValueError: a name is not a plain file name.
+        OSError: the folder cannot be written.
+    """
+    for name in files:
+        if not name or "/" in name or name.startswith(".."):
+            raise ValueError(f"{path}: expected plain file names, got {name!r}")
+    _make(path, _folder_mode(mode))
+    if read(path) == dict(files):
+        return False
+    current = _current(path)
+    number = max((int(entry.name[2:]) for entry in _generations(path)), default=0) + 1
+    generation = path / f"..{number}"
+    _make(generation, _folder_mode(mode))
+    for name, text in files.items():
+        write(generation / name, text, mode=mode)
+    # Links before the swap: who is woken by the swap finds every name.
+    for name in files:
+        _link(path / name, f"{_DATA}/{name}")
+    _link(path / _DATA, generation.name)
+    _prune(path, files, keep={generation.name, current})
+    return True
+
+
+def read(path: Path) -> dict[str, str]:
+    """The files of the current generation; empty when there is none."""
+    try:
+        entries = sorted((path / _DATA).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {entry.name: entry.read_bytes().decode(errors="replace") for entry in entries}
+
+
+def write(path: Path, text: str, *, mode: int, durable: bool = False) -> None:
+    """Create a file that never existed with wider permissions than `mode`. `durable`: it survives a power cut.
+
+    Raises:
+        FileExistsError: there is one; nothing was written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)  # the umask may have taken bits away
+        file.write(text)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _folder_mode(mode: int) -> int:
+    return mode | 0o100 | (mode & 0o044) >> 2
+
+
+def _make(path: Path, mode: int) -> None:
+    path.mkdir(parents=True, exist_ok=True, mode=mode)
+    path.chmod(mode)
+
+
+def _current(path: Path) -> str:
+    link = path / _DATA
+    return link.readlink().name if link.is_symlink() else ""
+
+
+def _generations(path: Path) -> list[Path]:
+    return [entry for entry in path.iterdir() if _GENERATION.fullmatch(entry.name)]
+
+
+def _link(link: Path, target: str) -> None:
+    """Point a symbolic link at `target` in one step, whatever was there."""
+    if link.is_symlink() and os.fspath(link.readlink()) == target:
+        return
+    fresh = link.with_name(f"..tmp-{link.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def _prune(path: Path, files: Mapping[str, str], *, keep: set[str]) -> None:
+    """Drop links to names that are gone, and all generations but the new and the last: a reader may be in that."""
+    for entry in path.iterdir():
+        if entry.is_symlink() and entry.name not in files and entry.name != _DATA:
+            entry.unlink()
+    for generation in _generations(path):
+        if generation.name not in keep:
+            shutil.rmtree(generation)

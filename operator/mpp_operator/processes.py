@@ -1,0 +1,228 @@
+"""Child processes that are kept running: started again when they die, gone when we are.
+
+Knows no Envoy and no authz.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+#: Seconds before the n-th start in a row; a child that lived this long counts as healthy again.
+BACK_OFF: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+HEALTHY_AFTER: Final = 30.0
+
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start. `inherit` are descriptors it keeps (the state folder's lock, say)."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    cwd: Path
+    inherit: tuple[int, ...] = ()
+
+
+class Ended(Exception):
+    """A child ended before it was ready. `code` as subprocess has it; `last` are its last lines."""
+
+    def __init__(self, name: str, code: int, last: str) -> None:
+        super().__init__(f"{name} ended at start ({describe(code)})" + (f": {last}" if last else ""))
+        self.code = code
+
+
+def describe(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def back_off(failures: int) -> float:
+    """Seconds to wait before starting again, after `failures` ends in a row (from 1). The first is at once."""
+    return BACK_OFF[min(failures, len(BACK_OFF)) - 1]
+
+
+async def spawn(command: Command) -> asyncio.subprocess.Process:
+    """Start it: no stdin, stdout and stderr one pipe, a session of its own (a terminal's ^C is for us alone: we
+    drain). On Linux it gets SIGTERM when we die, however we die."""
+    parent = os.getpid()
+
+    def tie() -> None:  # pragma: no cover - runs in the child, between fork and exec
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # we died in between
+                os._exit(1)
+
+    return await asyncio.create_subprocess_exec(
+        *command.argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=dict(command.environ),
+        cwd=command.cwd,
+        pass_fds=command.inherit,
+        start_new_session=True,
+        preexec_fn=tie,
+        limit=1 << 20,
+    )
+
+
+@dataclass(slots=True)
+class Child:
+    """One kept process.
+
+    `command` makes each start's command (a fresh instance id, say); `ready` returns when that start serves;
+    `ended` is told once for each start, when it has exited and before the next. `line` hears what it writes.
+    """
+
+    name: str
+    command: Callable[[], Command]
+    ready: Callable[[], Awaitable[None]]
+    say: Say
+    line: Say
+    ended: Callable[[], None] = lambda: None
+    process: asyncio.subprocess.Process | None = None
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _keeping: asyncio.Task[None] | None = None
+    _reading: asyncio.Task[None] | None = None
+    _last: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        """Of the latest start; 0 before the first."""
+        return self.process.pid if self.process is not None else 0
+
+    async def start(self, limit: float) -> None:
+        """Start it and wait until it serves; from then on it is kept.
+
+        Raises:
+            Ended: it ended first.
+            TimeoutError: it does not serve after `limit` seconds (and was stopped).
+        """
+        await self._begin(limit)
+        self._keeping = asyncio.create_task(self._keep(limit), name=f"keep {self.name}")
+
+    async def stop(self, limit: float) -> None:
+        """Ask it to end (SIGTERM), and after `limit` seconds make it (SIGKILL). Harmless when it never started."""
+        self._stopping.set()
+        if self.process is not None:
+            await _end(self.process, limit)
+        if self._keeping is not None:
+            await self._keeping
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it, if it runs."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def _begin(self, limit: float) -> None:
+        command = self.command()
+        self._last.clear()
+        self.process = await spawn(command)
+        self._reading = asyncio.create_task(self._read(self.process))
+        ready = asyncio.ensure_future(self.ready())
+        gone = asyncio.create_task(self.process.wait())
+        try:
+            await asyncio.wait({ready, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not gone.done():
+                ready.result()
+                return
+            if not gone.done():
+                raise TimeoutError(f"{self.name} was not ready after {limit:g} s")
+            await self._exited()
+            raise Ended(self.name, self.process.returncode or 0, " | ".join(self._last))
+        except BaseException:
+            if not gone.done():
+                await _end(self.process, 2)
+                await self._exited()
+            raise
+        finally:
+            for task in (ready, gone):
+                task.cancel()
+            await asyncio.gather(ready, gone, return_exceptions=True)
+
+    async def _exited(self) -> None:
+        """Hear its last lines (a grandchild may hold the pipe: not for ever), then tell."""
+        if self._reading is not None:
+            await asyncio.wait({self._reading}, timeout=1)
+            self._reading.cancel()
+        self.ended()
+
+    async def _keep(self, limit: float) -> None:
+        failures = 0
+        began = time.monotonic()
+        while True:
+            assert self.process is not None  # noqa: S101 - `start` came first
+            code = await self.process.wait()
+            await self._exited()
+            if self._stopping.is_set():
+                return
+            failures = 1 if time.monotonic() - began >= HEALTHY_AFTER else failures + 1
+            self.say(f"{self.name} died ({describe(code)}); starting it again {_when(back_off(failures))}")
+            while not await self._stopped_within(back_off(failures)):
+                began = time.monotonic()
+                try:
+                    await self._begin(limit)
+                except (Ended, TimeoutError, OSError) as error:
+                    failures += 1
+                    if not self._stopping.is_set():
+                        self.say(f"{error}; starting it again {_when(back_off(failures))}")
+                else:
+                    self.say(f"{self.name} serves again (pid {self.pid})")
+                    break
+            else:
+                return
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 - `spawn` asked for a pipe
+        while True:
+            try:
+                raw = await process.stdout.readline()
+            except ValueError:  # a line beyond the limit: its beginning was dropped
+                continue
+            if not raw:
+                return
+            text = raw.decode(errors="replace").rstrip()
+            self._last = [*self._last[-4:], text]
+            self.line(text)
+
+
+def _when(wait: float) -> str:
+    return f"in {wait:g} s" if wait else "now"
+
+
+async def _end(process: asyncio.subprocess.Process, limit: float) -> None:
+    if process.returncode is not None:
+        return
+    try:
+        process.terminate()
+    except ProcessLookupError:
+        return
+    try:
+        async with asyncio.timeout(limit):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
