@@ -77,7 +77,7 @@ class Closer:
 
     async def read(self, data_plane: str) -> bool:
         """Read one Envoy's outcome file to its end. True: that Envoy is gone and will write no more."""
-        if self.outcomes is None:
+        if self.outcomes is None or not data_plane:
             return False
         ended = self.outcomes / f"{data_plane}{wire.OUTCOME_ENDED_SUFFIX}"
         # Asked before reading: what it wrote last is in the file by the time it is called ended.
@@ -91,9 +91,9 @@ class Closer:
                 file.seek(reader.offset)
                 data = file.read()
         except FileNotFoundError:
-            # Renamed between the question and the answer: ask again. Never written to: an Envoy that was
-            # never started here, or whose file was read to its end and taken away.
-            return gone or not path.exists()
+            if not gone and ended.exists():
+                return await self.read(data_plane)  # renamed between the question and the answer
+            return True  # `bury` read it to its end and took it away
         complete = data.rfind(b"\n") + 1
         for line in data[:complete].decode("utf-8", "replace").splitlines():
             entry = delivery.read_line(line)

@@ -68,7 +68,8 @@ class Payment:
     data_plane: str = ""  # instance id of the Envoy that delivers
     attempt: int = 0  # deliveries begun
     attempts_allowed: int = 3
-    life_until: int = 0  # end of the credit's life
+    credit_life: int = 86_400_000  # milliseconds, as the route promised when it was paid
+    life_until: int = 0  # end of the credit's life; 0 until it is settled
     streaming: bool = False
     faults: int = 0  # attempts that ended by our or the upstream's fault
     last_status: int | None = None

@@ -58,7 +58,7 @@ def check_ended(row: Payment) -> Payment | None:
     return replace(row, check_ended=True)
 
 
-def settled(row: Payment, now: int, *, reference: str, payer: str | None, life_ms: int) -> Payment | None:
+def settled(row: Payment, now: int, *, reference: str, payer: str | None) -> Payment | None:
     """The money is ours: a credit, until the request is handed to the upstream."""
     if row.state not in (State.SETTLING, State.UNKNOWN):
         return None
@@ -69,7 +69,7 @@ def settled(row: Payment, now: int, *, reference: str, payer: str | None, life_m
         payer=payer or row.payer,
         settled_at=now,
         answered_at=now,
-        life_until=now + life_ms,
+        life_until=now + row.credit_life,
         envelope=None,
         check_ended=True,
         reason="",

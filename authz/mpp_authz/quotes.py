@@ -1,0 +1,176 @@
+"""Offers become challenges, and an echoed challenge is held against the request it came with. Pure but for the
+nonce; knows no store, no chain. Minting touches neither.
+"""
+
+import base64
+import functools
+import hashlib
+import hmac
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from typing import Any, Final, Protocol
+
+from mpp_authz import challenge
+from mpp_authz.challenge import Bound, Challenge, Keyring
+from mpp_authz.ledger import Binding
+from mpp_authz.pricing import Network, Offer, RoutePrice, Transport
+
+_AUTHORIZATION: Final = "authorization"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What authz knows of one HTTP request. Header values are as Envoy gives them: duplicates joined by commas."""
+
+    route: str | None  # route key
+    http_method: str
+    host: str  # lower case, no port
+    scheme: str
+    peer: str  # address of the direct peer
+    query: str  # raw, without "?"
+    authorization: str | None = field(default=None, repr=False)
+    payment_authorization: str | None = field(default=None, repr=False)
+    accept_payment: str | None = None
+    idempotency_key: str | None = field(default=None, repr=False)
+    forwarded_proto: str | None = None
+    body: bytes | None = field(default=None, repr=False)  # only where the route binds it
+    data_plane: str = ""
+
+    @property
+    def digest(self) -> str | None:
+        """`sha-256=<base64>`, as the SDKs write it (the draft's form has colons)."""
+        if self.body is None:
+            return None
+        return "sha-256=" + base64.b64encode(hashlib.sha256(self.body).digest()).decode("ascii")
+
+
+class Prices(Hashable, Protocol):
+    """The one thing of a payment method that minting needs: an offer's `request`."""
+
+    def request(self, offer: Offer, network: Network) -> dict[str, Any]: ...
+
+
+# --- minting -------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=65_536)
+def _request_text(method: Prices, offer: Offer, network: Network) -> str:
+    """Canonical bytes of an offer's request: the same for every challenge of an offer."""
+    return challenge.canonical(method.request(offer, network))
+
+
+def mint(
+    request: Request,
+    key: str,
+    price: RoutePrice,
+    offers: Sequence[tuple[Offer, Prices, Network]],
+    keyring: Keyring,
+    now_ms: int,
+) -> tuple[Challenge, ...]:
+    """One challenge for each offer, in order, all good for exactly this request."""
+    expires = challenge.timestamp(now_ms + price.expires_in * 1000)
+    query = keyring.query_hash(request.query) if price.bind_query else ""
+    header = None if price.credential_header.lower() == _AUTHORIZATION else price.credential_header
+    return tuple(
+        keyring.mint(
+            realm=price.realm or request.host,
+            method=offer.method,
+            intent=offer.intent,
+            request=_request_text(method, offer, network),
+            expires=expires,
+            digest=request.digest,
+            header=header,
+            opaque=Bound(
+                challenge.nonce(), now_ms, request.http_method, key, query, network.name, offer.name
+            ).encode(),
+        )
+        for offer, method, network in offers
+    )
+
+
+# --- an echo against its request -----------------------------------------------------------------------
+
+
+def binding(echo: Challenge, bound: Bound) -> Binding:
+    """What a challenge is good for: the key under which a credit is kept."""
+    return Binding(bound.route, bound.http_method, bound.query_hash, echo.digest or "")
+
+
+def mismatch(request: Request, paid_for: Binding, keyring: Keyring) -> str | None:
+    """Why a payment for `paid_for` does not open this request; None: it does.
+
+    "Realm, HTTP method, route key and query make a credential useless anywhere else, also at the same price."
+    """
+    if paid_for.route != request.route:
+        return "it was issued for another route"
+    if paid_for.http_method != request.http_method:
+        return f"it was issued for {paid_for.http_method}, this is {request.http_method}"
+    if paid_for.query_hash and not keyring.same_query(request.query, paid_for.query_hash):
+        return "it was issued for another query"
+    # A route that no longer binds bodies has none to compare: the payer keeps what was quoted.
+    digest = request.digest
+    if paid_for.digest and digest is not None and not hmac.compare_digest(paid_for.digest, digest):
+        return "it was issued for another request body"
+    return None
+
+
+def foreign(request: Request, price: RoutePrice, echo: Challenge) -> str | None:
+    """Why a challenge of ours was not issued for this place; None: it was."""
+    if echo.realm != (price.realm or request.host):
+        return "it was issued for another realm"
+    return None
+
+
+# --- headers -------------------------------------------------------------------------------------------
+
+
+class BadCredentials(ValueError):
+    """Not exactly one Payment credential: the request is refused before anything is looked at."""
+
+
+def token(request: Request) -> str | None:
+    """The one Payment credential of a request; None: it carries none.
+
+    Raises:
+        BadCredentials: two or more Payment credentials ("SHOULD 400", draft-httpauth-payment-00), or one beside
+            another scheme in `Authorization`.
+    """
+    parts = [part.strip() for part in (request.authorization or "").split(",") if part.strip()]
+    payments = [part for part in parts if _is_payment(part)]
+    if payments and len(parts) > len(payments):
+        raise BadCredentials(
+            "Authorization holds a Payment credential beside another scheme. "
+            "Send the Payment credential alone, or in Payment-Authorization where the challenge names that header."
+        )
+    payments += [part.strip() for part in (request.payment_authorization or "").split(",") if part.strip()]
+    if len(payments) > 1:
+        raise BadCredentials(f"Send exactly one Payment credential; this request has {len(payments)}.")
+    if not payments:
+        return None
+    # In Payment-Authorization, a value without the scheme is read as what it is: a malformed credential.
+    return payments[0][len("payment") :].strip() if _is_payment(payments[0]) else ""
+
+
+def _is_payment(part: str) -> bool:
+    return part[:7].lower() == "payment" and part[7:8] in (" ", "\t")
+
+
+# --- transport -----------------------------------------------------------------------------------------
+
+
+def secure(request: Request, transport: Transport) -> bool:
+    """Whether a challenge may be issued here: over https, or on loopback, or where the operator says so.
+
+    "Challenges MUST NOT be issued over a connection that is not secured" (draft-httpauth-payment-00, TLS).
+    """
+    if transport.insecure_http or request.scheme == "https":
+        return True
+    try:
+        peer = ip_address(request.peer)
+    except ValueError:
+        return False  # a pipe, or nothing: not loopback as far as we can tell
+    if peer.is_loopback:
+        return True
+    trusted = any(peer in ip_network(cidr) for cidr in transport.terminated_by)
+    return trusted and (request.forwarded_proto or "").lower() == "https"

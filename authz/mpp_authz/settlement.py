@@ -1,0 +1,275 @@
+"""Move the money once, and find out what became of it. Owns the claim on a row while it settles.
+
+A settlement outlives its Check: it runs in a task of its own, and when nobody waits any more it ends in a
+credit. After something may have been sent, only the chain's answer decides.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, TypeVar
+
+from mpp_authz import methods, quotes
+from mpp_authz.challenge import Bound, Presented
+from mpp_authz.closing import advance
+from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, State, transitions
+from mpp_authz.methods import Credential, Method, Quote, Verified
+from mpp_authz.pricing import Network, RoutePrice
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: A settlement's lease: longer than any method waits for a confirmation. Milliseconds.
+_SETTLING_LEASE_MS: Final = 60_000
+#: Between two questions to the chain about one open payment. Seconds.
+_POLL_SECONDS: Final = 0.25
+
+
+@dataclass(slots=True)
+class Waiter:
+    """Whether the Check that asked still waits."""
+
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One credential on its way to be settled."""
+
+    presented: Presented
+    bound: Bound
+    quote: Quote
+    method: Method
+    price: RoutePrice
+    waiter: Waiter
+
+    @property
+    def credential(self) -> Credential:
+        return Credential(self.presented.payload, self.presented.source)
+
+
+class ClaimLost(Exception):
+    """Somebody else holds this challenge, or this transaction."""
+
+
+@dataclass(slots=True)
+class _Claim:
+    """`methods.Claim` on one row of the ledger."""
+
+    ledger: Ledger
+    fresh: Payment  # the row to insert, all but its lease
+    replacing: Payment | None  # a FAILED row, or one whose owner died before anything was sent
+    row: Payment | None = None
+    lost: bool = False
+
+    async def settling(self, reference: str, valid_before: int | None) -> bool:
+        now = await self.ledger.now()
+        row = replace(
+            self.fresh,
+            reference=reference.lower(),
+            valid_before=valid_before,
+            created_at=now,
+            lease_until=now + _SETTLING_LEASE_MS,
+        )
+        if self.row is not None:
+            return self.row.reference == row.reference  # asked twice by one settlement
+        if self.replacing is None:
+            won = await self.ledger.insert(row)
+        else:
+            won = await self.ledger.replace(self.replacing, row)
+            row = replace(row, version=self.replacing.version + 1)
+        if won:
+            self.row = row
+        self.lost = not won
+        return won
+
+    async def envelope(self, raw: str) -> bool:
+        if self.row is None:
+            return False
+        written = await advance(
+            self.ledger,
+            self.row,
+            lambda r: replace(r, envelope=raw) if r.state is State.SETTLING and r.envelope is None else None,
+        )
+        if written is not None:
+            self.row = written
+        return written is not None
+
+
+@dataclass(slots=True)
+class Settler:
+    """Runs settlements and resolves open ones."""
+
+    ledger: Ledger
+    by_name: Mapping[str, Method]
+    owner: str  # "<slot>/<boot id>"
+    observe: Callable[[str, str, float], None] = lambda step, method, seconds: None
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _resolving: dict[str, asyncio.Task[Payment | None]] = field(default_factory=dict)
+    _removed: dict[str, Network] = field(default_factory=dict)
+
+    # --- settling --------------------------------------------------------------------------------------
+
+    def shielded(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run to the end whatever becomes of the caller."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settle(
+        self, attempt: Attempt, verified: Verified, replacing: Payment | None = None
+    ) -> Payment | methods.Refused | methods.Unavailable:
+        """Claim the row, move the money, and write down what became of it.
+
+        Returns the row as it is now (CREDIT, UNKNOWN or FAILED), or why nothing was claimed.
+
+        Raises:
+            ClaimLost: the row, or the transaction, is somebody else's; nothing was sent.
+            LedgerUnavailable: nothing was sent, or the row says SETTLING and is resolved later.
+        """
+        claim = _Claim(self.ledger, self._row(attempt, verified), replacing)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            outcome = await attempt.method.settle(attempt.credential, attempt.quote, verified, claim)
+        except LedgerUnavailable:
+            raise
+        except Exception as error:
+            # A method may fail in any way; once the row is there, only the chain knows.
+            log.exception("settlement failed", extra={"payment": attempt.presented.challenge.id})
+            if claim.row is None and not claim.lost:
+                return methods.Unavailable(type(error).__name__)
+            outcome = methods.Unknown(type(error).__name__)
+        finally:
+            self.observe("settle", attempt.method.name, loop.time() - begun)
+        if claim.lost:
+            raise ClaimLost
+        row = claim.row
+        if row is None:
+            if isinstance(outcome, methods.Refused | methods.Unavailable):
+                return outcome
+            raise RuntimeError(f"method {attempt.method.name} settled without a claim")
+        match outcome:
+            case methods.Settled():
+                return await self._written(row, self._as_settled(outcome, await self.ledger.now()))
+            case methods.Refused() | methods.Unavailable():
+                # Provably nothing was sent.
+                reason = outcome.detail if isinstance(outcome, methods.Refused) else outcome.reason
+                return await self._written(row, lambda r: transitions.failed(r, reason))
+            case methods.Unknown():
+                return await self._written(row, lambda r: transitions.unknown(r, outcome.reason))
+
+    def _row(self, attempt: Attempt, verified: Verified) -> Payment:
+        challenge, request = attempt.presented.challenge, attempt.quote.request
+        return Payment(
+            id=challenge.id,
+            state=State.SETTLING,
+            binding=quotes.binding(challenge, attempt.bound),
+            method=challenge.method,
+            intent=challenge.intent,
+            network=attempt.bound.network,
+            currency=str(request["currency"]).lower(),
+            recipient=str(request["recipient"]).lower(),
+            amount=str(request["amount"]),
+            mode=verified.mode,
+            credential_hash=attempt.presented.fingerprint,
+            payer=verified.payer,
+            minted_at=attempt.bound.minted_at,
+            expires_at=attempt.bound.minted_at + attempt.price.expires_in * 1000,
+            lease_owner=self.owner,
+            attempts_allowed=attempt.price.credit_attempts,
+            credit_life=attempt.price.credit_life * 1000,
+            streaming=attempt.price.streaming,
+        )
+
+    def _as_settled(self, outcome: methods.Settled, now: int) -> Callable[[Payment], Payment | None]:
+        return lambda row: transitions.settled(row, now, reference=outcome.reference.lower(), payer=outcome.payer)
+
+    async def _written(self, row: Payment, step: Callable[[Payment], Payment | None]) -> Payment:
+        """The row after a step; where another was faster, the row as that one left it."""
+        written = await advance(self.ledger, row, step)
+        if written is None:
+            written = await self.ledger.get(row.id)
+        if written is None:
+            raise LedgerUnavailable(f"payment {row.id}: expected a row, found none")
+        return written
+
+    # --- resolving -------------------------------------------------------------------------------------
+
+    async def resolve(self, row: Payment, attempt: Attempt | None = None) -> Payment | None:
+        """Ask the chain what became of an open payment, once at a time per payment.
+
+        With the credential's `attempt`, the same transaction is sent again where it can still settle: it
+        cannot pay twice. Returns the row as it is now, or None when the chain could not be asked.
+        """
+        task = self._resolving.get(row.id)
+        if task is None:
+            task = self.shielded(self._resolve(row, attempt))
+            self._resolving[row.id] = task
+            task.add_done_callback(lambda _: self._resolving.pop(row.id, None))
+        return await asyncio.shield(task)
+
+    async def _resolve(self, row: Payment, attempt: Attempt | None) -> Payment | None:
+        method, network = self.by_name.get(row.method), await self.network(row, attempt)
+        if method is None or network is None or row.reference is None:
+            log.error("open payment without its network", extra={"payment": row.id, "network": row.network})
+            return None
+        if row.mode == "proof":  # nothing moves: its claim was all there is
+            found: Any = methods.Settled(row.reference, row.payer)
+        else:
+            found = await method.lookup(row.reference, row.valid_before, network)
+        if isinstance(found, methods.NotYet):
+            raw = row.envelope or (method.raw(attempt.credential) if attempt is not None else None)
+            if raw is not None and row.mode == "pull":
+                await method.resend(raw, network)
+                found = await method.lookup(row.reference, row.valid_before, network)
+        now = await self.ledger.now()
+        match found:
+            case methods.Settled():
+                return await self._written(row, self._as_settled(found, now))
+            case methods.Never(reason):
+                return await self._written(row, lambda r: transitions.failed(r, reason))
+            case methods.NotYet():
+                return await self._written(row, lambda r: transitions.unknown(r, "not on the chain yet"))
+        return None
+
+    async def outcome(self, row: Payment, attempt: Attempt | None, seconds: float) -> Payment:
+        """Resolve until the outcome is known or the time is up; the row as it is then."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while True:
+            row = await self.resolve(row, attempt) or row
+            if row.state not in (State.SETTLING, State.UNKNOWN) or loop.time() + _POLL_SECONDS > deadline:
+                return row
+            await asyncio.sleep(_POLL_SECONDS)
+
+    # --- networks --------------------------------------------------------------------------------------
+
+    async def network(self, row: Payment, attempt: Attempt | None) -> Network | None:
+        """The row's network: today's, or as it was when it was removed while payments were open on it."""
+        if attempt is not None:
+            return attempt.quote.network
+        if row.network not in self._removed:
+            documents = await self.ledger.networks()
+            self._removed = {name: Network(**_fields(text)) for name, text in documents.items()}
+        return self._removed.get(row.network)
+
+    async def remember(self, networks: Mapping[str, Network]) -> None:
+        """Keep what networks are, so that one can be asked about open payments after it was removed."""
+        for network in networks.values():
+            await self.ledger.remember_network(network.name, json.dumps(asdict(network), sort_keys=True))
+        self._removed = {}
+
+    async def aclose(self, grace_seconds: float) -> None:
+        """Let settlements that run come to an end, for a bounded time."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_seconds)
+
+
+def _fields(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(text)
+    return document | {"rpc_urls": tuple(document["rpc_urls"])}
