@@ -130,7 +130,7 @@ QUERIES: Final = {
     + "WHERE payer = ? AND route = ? AND http_method = ? AND query_hash = ? AND digest = ? AND currency = ? "
     "AND state IN ('SETTLING', 'UNKNOWN', 'DELIVERING', 'CREDIT') ORDER BY created_at, rowid",
     # One branch an index, each cut to the limit, so that a pile of waiting rows is never read through.
-    "due": " UNION ALL ".join(
+    "due": " UNION ALL ".join(  # noqa: S608
         f"SELECT * FROM ({_SELECT}{where} LIMIT :limit)"  # noqa: S608
         for where in (
             "WHERE state = 'SETTLING' AND lease_until <= :now ORDER BY lease_until, id",
@@ -139,11 +139,11 @@ QUERIES: Final = {
             "WHERE state = 'CREDIT' AND life_until <= :now ORDER BY lease_until, id",
         )
     )
-    + " ORDER BY lease_until, id LIMIT :limit",  # noqa: S608
+    + " ORDER BY lease_until, id LIMIT :limit",
     "delivering_at": _SELECT + "WHERE state = 'DELIVERING' AND data_plane = ? ORDER BY created_at, rowid",
     "listing": _SELECT + "ORDER BY created_at DESC, rowid DESC LIMIT ?",
-    "listing_of": _SELECT
-    + "WHERE state IN (SELECT value FROM json_each(?)) ORDER BY created_at DESC, rowid DESC LIMIT ?",  # noqa: S608
+    "listing_of": _SELECT  # noqa: S608
+    + "WHERE state IN (SELECT value FROM json_each(?)) ORDER BY created_at DESC, rowid DESC LIMIT ?",
     "counts": "SELECT state, count(*) FROM payments GROUP BY state",
 }
 
@@ -178,7 +178,7 @@ class SQLiteLedger:
         Raises:
             LedgerUnavailable: it cannot be opened, or its schema is newer than this program's.
         """
-        file = Path(os.path.abspath(path))
+        file = _absolute(path)
         loop = asyncio.get_running_loop()
         connections = await asyncio.to_thread(_connect_all, file, clock, read_only)
         reader = _Lane("ledger-reads", file, connections[0], loop, _answer)
@@ -478,6 +478,10 @@ def _sick(error: Exception | None) -> bool:
 
 
 # --- opening -------------------------------------------------------------------------------------------
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).absolute()
 
 
 def _connect_all(
