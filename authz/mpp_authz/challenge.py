@@ -158,10 +158,9 @@ class Keyring:
         """Binds the raw query without showing it: it may hold secrets. By the first key, for minting."""
         return _keyed(self.keys[0], query)
 
-    def same_query(self, query: str, expected: str) -> bool:
-        """Whether `expected` is the hash of this query under any of our keys."""
-        matches = [hmac.compare_digest(_keyed(key, query), expected) for key in self.keys]
-        return any(matches)
+    def query_hashes(self, query: str) -> tuple[str, ...]:
+        """The hash of this query under each of our keys: what older challenges may say."""
+        return tuple(_keyed(key, query) for key in self.keys)
 
 
 def nonce() -> str:

@@ -6,14 +6,16 @@ import base64
 import functools
 import hashlib
 import hmac
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from ipaddress import ip_address, ip_network
-from typing import Any, Final, Protocol
+from typing import Final
 
 from mpp_authz import challenge
 from mpp_authz.challenge import Bound, Challenge, Keyring
 from mpp_authz.ledger import Binding
+from mpp_authz.methods import Method
 from mpp_authz.pricing import Network, Offer, RoutePrice, Transport
 
 _AUTHORIZATION: Final = "authorization"
@@ -45,17 +47,11 @@ class Request:
         return "sha-256=" + base64.b64encode(hashlib.sha256(self.body).digest()).decode("ascii")
 
 
-class Prices(Hashable, Protocol):
-    """The one thing of a payment method that minting needs: an offer's `request`."""
-
-    def request(self, offer: Offer, network: Network) -> dict[str, Any]: ...
-
-
 # --- minting -------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=65_536)
-def _request_text(method: Prices, offer: Offer, network: Network) -> str:
+def _request_text(method: Method, offer: Offer, network: Network) -> str:
     """Canonical bytes of an offer's request: the same for every challenge of an offer."""
     return challenge.canonical(method.request(offer, network))
 
@@ -64,7 +60,7 @@ def mint(
     request: Request,
     key: str,
     price: RoutePrice,
-    offers: Sequence[tuple[Offer, Prices, Network]],
+    offers: Sequence[tuple[Offer, Method, Network]],
     keyring: Keyring,
     now_ms: int,
 ) -> tuple[Challenge, ...]:
@@ -106,7 +102,7 @@ def mismatch(request: Request, paid_for: Binding, keyring: Keyring) -> str | Non
         return "it was issued for another route"
     if paid_for.http_method != request.http_method:
         return f"it was issued for {paid_for.http_method}, this is {request.http_method}"
-    if paid_for.query_hash and not keyring.same_query(request.query, paid_for.query_hash):
+    if paid_for.query_hash and paid_for.query_hash not in keyring.query_hashes(request.query):
         return "it was issued for another query"
     # A route that no longer binds bodies has none to compare: the payer keeps what was quoted.
     digest = request.digest
@@ -120,6 +116,11 @@ def foreign(request: Request, price: RoutePrice, echo: Challenge) -> str | None:
     if echo.realm != (price.realm or request.host):
         return "it was issued for another realm"
     return None
+
+
+def expires_at(echo: Challenge) -> float:
+    """Unix seconds after which a challenge of ours is void."""
+    return datetime.fromisoformat(echo.expires or "1970-01-01T00:00:00Z").timestamp()
 
 
 # --- headers -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 A method knows how money moves. It knows nothing of routes, HTTP, the ledger's states or Envoy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -109,7 +109,7 @@ class Claim(Protocol):
         ...
 
 
-class Method(Protocol):
+class Method(Hashable, Protocol):
     """One way to move money. Implementations keep no state that must survive a restart."""
 
     name: str

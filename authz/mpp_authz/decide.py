@@ -1,0 +1,491 @@
+"""Request + price + ledger -> verdict: the rules of docs/payments.md, in one place. Knows no gRPC, no Envoy.
+
+Read `Gate.check` first, then `_present`: the order of questions is HMAC, ledger, expiry. Two laws hold in every
+branch: nothing priced is allowed without a settled payment or a credit for exactly this request, and once money
+may have moved no answer carries a challenge.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from mpp_authz import challenge, methods, problems, quotes, verdicts
+from mpp_authz.challenge import Bound, Keyring, MalformedCredential, Presented
+from mpp_authz.closing import Closer, advance
+from mpp_authz.ledger import Binding, Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, transitions
+from mpp_authz.methods import Credential, Method, Quote, Verified
+from mpp_authz.pricing import Network, Pricing, RoutePrice
+from mpp_authz.problems import Kind
+from mpp_authz.quotes import Request
+from mpp_authz.settlement import Attempt, ClaimLost, Settler, Waiter
+from mpp_authz.verdicts import Deny, Verdict
+
+log = logging.getLogger(__name__)
+
+#: Between two looks at a row that another Check is busy with. Seconds.
+_POLL_SECONDS: Final = 0.025
+
+
+class Terms(Protocol):
+    """What is for sale and who signs, as it is now."""
+
+    @property
+    def pricing(self) -> Pricing: ...
+
+    @property
+    def keyring(self) -> Keyring: ...
+
+    def route(self, key: str) -> RoutePrice | None: ...
+
+    async def reload_now(self) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds. Shorter than Envoy's ext_authz timeout, in this order."""
+
+    settle_wait: float = 10.0  # a Check waits this long for its settlement
+    in_progress_wait: float = 2.0  # and this long for somebody else's
+
+
+@dataclass(slots=True)
+class Gate:
+    """Answers every Check."""
+
+    terms: Terms
+    ledger: Ledger
+    methods: Mapping[str, Method]
+    settler: Settler
+    closer: Closer
+    clock: Callable[[], float]  # Unix seconds; only for minting and expiry, never for leases
+    times: Times = field(default_factory=Times)
+    observe: Callable[[str, str, float], None] = lambda step, method, seconds: None
+
+    async def check(self, request: Request) -> Verdict:
+        """The verdict on one request.
+
+        Raises:
+            asyncio.CancelledError: Envoy gave up. A settlement that runs goes on and ends in a credit.
+        """
+        waiter = Waiter()
+        try:
+            return await self._check(request, waiter)
+        except LedgerUnavailable as error:
+            log.error("ledger unavailable", extra={"error": str(error)})
+            return verdicts.unavailable(f"The payment ledger cannot be reached. {verdicts.PRESENT_AGAIN}")
+        finally:
+            waiter.gone = True
+
+    async def _check(self, request: Request, waiter: Waiter) -> Verdict:
+        key = request.route
+        price = None if key is None else self.terms.route(key)
+        if key is not None and price is None:
+            # Pricing is published before routes, so this is a race that one reload ends.
+            await self.terms.reload_now()
+            price = self.terms.route(key)
+        if key is None or price is None:
+            return verdicts.unavailable("This route has no price yet.")
+        if not quotes.secure(request, self.terms.pricing.transport):
+            return verdicts.deny(
+                problems.MISDIRECTED,
+                "Payments are only taken over https. Use the https address of this service.",
+            )
+        try:
+            token = quotes.token(request)
+        except quotes.BadCredentials as error:
+            return verdicts.deny(problems.BAD_REQUEST, str(error))
+        if token is None:
+            return await self.fresh(
+                request, price, problems.PAYMENT_REQUIRED, price.description or "Payment is required."
+            )
+        try:
+            presented = challenge.read_credential(token)
+        except MalformedCredential as error:
+            return await self.fresh(
+                request, price, problems.MALFORMED_CREDENTIAL, f"The credential cannot be read: {error}."
+            )
+        # HMAC first, then the ledger, then everything else.
+        if not self.terms.keyring.ours(presented.challenge):
+            return await self.fresh(
+                request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this server."
+            )
+        case = _Case(
+            self,
+            request,
+            price,
+            presented,
+            waiter,
+            Bound.decode(presented.challenge.opaque or ""),
+            challenge.read_request(presented.challenge),
+        )
+        row = await self.ledger.get(presented.challenge.id)
+        return await (self._first(case) if row is None else self._known(case, row))
+
+    # --- a challenge ------------------------------------------------------------------------------------
+
+    async def fresh(self, request: Request, price: RoutePrice, kind: Kind, detail: str) -> Deny:
+        """402 with fresh challenges: only where no money can have moved."""
+        networks, offers = self.terms.pricing.networks, []
+        for offer in price.offers:
+            method, network = self.methods.get(offer.method), networks.get(offer.network)
+            if method is not None and network is not None and await method.offered(offer, network):
+                offers.append((offer, method, network))
+        if not offers:
+            return verdicts.unavailable("No way to pay for this is available now.")
+        wanted = challenge.accepted([(o.method, o.intent) for o, _, _ in offers], request.accept_payment)
+        minted = quotes.mint(
+            request,
+            request.route or "",
+            price,
+            [offers[at] for at in wanted],
+            self.terms.keyring,
+            int(self.clock() * 1000),
+        )
+        lines = tuple(("www-authenticate", challenge.www_authenticate(one, price.description)) for one in minted)
+        return verdicts.deny(kind, detail, challenge_id=minted[0].id, headers=lines)
+
+    # --- the first time we see a credential -------------------------------------------------------------
+
+    async def _first(self, case: "_Case", replacing: Payment | None = None) -> Verdict:
+        """Verify, claim, settle, deliver."""
+        method, network = case.method, case.network
+        if method is None or network is None:
+            return await case.refuse(
+                problems.INVALID_CHALLENGE, "The method or network of this challenge is no longer accepted."
+            )
+        wrong = case.wrong()
+        if wrong is not None and not case.pushed:
+            return await case.refuse(*wrong)
+        quote = case.quote(network)
+        attempt = Attempt(case.presented, case.bound, quote, method, case.price, case.waiter)
+        begun = self.clock()
+        verified = await method.verify(attempt.credential, quote)
+        self.observe("verify", method.name, self.clock() - begun)
+        match verified:
+            case methods.Refused(slug, detail):
+                return await case.refuse(problems.REFUSALS[slug], detail)
+            case methods.TransferRefused(reference, detail):
+                return await self._refuse_transfer(case, reference, detail)
+            case methods.Unavailable():
+                return verdicts.unavailable(f"The payment cannot be checked now. {verdicts.PRESENT_AGAIN}")
+        if case.pushed:
+            # The money moved before we heard of it: expiry and revocation are asked of the transfer's moment.
+            wrong = case.wrong(verified.transferred_at)
+            if wrong is not None:
+                return await self._refuse_transfer(case, verified.reference or "", wrong[1])
+        elif verified.mode == "pull" and verified.payer_proved:
+            taken = await self._take_credit(case, verified)
+            if taken is not None:
+                return taken
+        return await self._settle(case, attempt, verified, replacing)
+
+    async def _settle(
+        self, case: "_Case", attempt: Attempt, verified: Verified, replacing: Payment | None
+    ) -> Verdict:
+        task = self.settler.shielded(self._settle_and_deliver(case, attempt, verified, replacing))
+        await asyncio.wait({task}, timeout=self.times.settle_wait)
+        if task.done():
+            return task.result()
+        case.waiter.gone = True
+        self.settler.shielded(self._note_check_ended(case.presented.challenge.id))
+        return verdicts.unknown()
+
+    async def _settle_and_deliver(
+        self, case: "_Case", attempt: Attempt, verified: Verified, replacing: Payment | None
+    ) -> Verdict:
+        """Runs to its end whether or not a Check waits for it."""
+        try:
+            result = await self.settler.settle(attempt, verified, replacing)
+        except ClaimLost:
+            row = await self.ledger.get(case.presented.challenge.id)
+            if row is not None and row != replacing:
+                return await self._known(case, row)
+            return verdicts.used("This transaction has already been used for another challenge.")
+        match result:
+            case methods.Refused(slug, detail):
+                return await case.refuse(problems.REFUSALS[slug], detail)
+            case methods.Unavailable():
+                return verdicts.unavailable(f"The payment cannot be settled now. {verdicts.PRESENT_AGAIN}")
+            case Payment(state=State.UNKNOWN):
+                result = await self.settler.outcome(result, attempt, self.times.settle_wait)
+        return await self._known(case, result)
+
+    async def _note_check_ended(self, payment: str) -> None:
+        row = await self.ledger.get(payment)
+        if row is not None:
+            await advance(self.ledger, row, transitions.check_ended)
+
+    async def _refuse_transfer(self, case: "_Case", reference: str, detail: str) -> Deny:
+        """A push transfer that pays us, but not for this: no challenge, and a person gets to see it."""
+        await self.ledger.refuse(
+            RefusedTransfer(
+                case.presented.challenge.id,
+                reference,
+                case.request.route or "",
+                case.bound.network,
+                detail,
+                int(self.clock() * 1000),
+            )
+        )
+        return verdicts.used(
+            f"This transfer cannot pay for this request: {detail}. Do not pay again; ask the operator."
+        )
+
+    # --- a credential we have seen ----------------------------------------------------------------------
+
+    async def _known(self, case: "_Case", row: Payment) -> Verdict:
+        """The table of docs/payments.md: the row's state decides."""
+        if row.credential_hash != case.presented.fingerprint:
+            if row.state is State.FAILED and row.mode == "pull" and case.pushed:
+                return await self._first(case, replacing=row)
+            return verdicts.used("Another credential was presented for this challenge.")
+        if row.state is State.SPENT:
+            paid = await self.ledger.get(row.paid_by or "")
+            if paid is None:
+                raise LedgerUnavailable(f"payment {row.id}: the row that paid it is missing")
+            row = paid
+        if row.state is State.FAILED:
+            return await case.refuse(problems.VERIFICATION_FAILED, "The payment did not settle.")
+        wrong = quotes.mismatch(case.request, row.binding, self.terms.keyring)
+        if wrong is not None:
+            return verdicts.used(f"This payment is for another request: {wrong}.")
+        if await self._never_sent(case, row):
+            return await self._first(case, replacing=row)
+        row = await self._at_rest(case, row)
+        match row.state:
+            case State.CREDIT:
+                return await self._deliver(case, row)
+            case State.DELIVERED:
+                return await self._again(case, row)
+            case State.OWED | State.LAPSED:
+                return verdicts.used(
+                    "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
+                )
+            case State.FAILED:
+                return await case.refuse(problems.VERIFICATION_FAILED, "The payment did not settle.")
+            case State.UNKNOWN:
+                return verdicts.unknown()
+        return verdicts.in_progress("This payment is being used by another request.")
+
+    async def _at_rest(self, case: "_Case", row: Payment) -> Payment:
+        """The row once nobody is busy with it; as it is, when that takes longer than we wait."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.times.in_progress_wait
+        while True:
+            over = transitions.is_over(row, await self.ledger.now(), self.settler.owner)
+            if row.state is State.UNKNOWN or (row.state is State.SETTLING and over):
+                return await self._resolved(case, row)
+            if row.state is State.DELIVERING:
+                row = await self._delivered(row, over)
+            if row.state not in (State.SETTLING, State.DELIVERING) or loop.time() >= deadline:
+                return row
+            await asyncio.sleep(_POLL_SECONDS)
+            row = await self.ledger.get(row.id) or row
+
+    async def _delivered(self, row: Payment, over: bool) -> Payment:
+        """A DELIVERING row after all that its Envoy has written of it was read."""
+        gone = await self.closer.read(row.data_plane)
+        row = await self.ledger.get(row.id) or row
+        if row.state is State.DELIVERING and (over or gone):
+            row = await self.closer.end_lease(row) or await self.ledger.get(row.id) or row
+        return row
+
+    async def _never_sent(self, case: "_Case", row: Payment) -> bool:
+        """A sponsored payment whose process died between the claim and the co-signed envelope: nothing could be
+        sent without it, so it starts again as if it were absent."""
+        if row.state is not State.SETTLING or row.mode != "pull" or row.envelope or case.method is None:
+            return False
+        sponsored = case.method.raw(case.credential) is None
+        return sponsored and transitions.is_over(row, await self.ledger.now(), self.settler.owner)
+
+    async def _resolved(self, case: "_Case", row: Payment) -> Payment:
+        """SETTLING whose process died, or UNKNOWN: what the chain says of it."""
+        if row.id != case.presented.challenge.id or case.method is None or case.network is None:
+            return await self.settler.outcome(row, None, self.times.in_progress_wait)
+        quote = case.quote(case.network)
+        attempt = Attempt(case.presented, case.bound, quote, case.method, case.price, case.waiter)
+        return await self.settler.outcome(row, attempt, self.times.settle_wait)
+
+    async def _again(self, case: "_Case", row: Payment) -> Verdict:
+        """DELIVERED. Forwarded again only where the upstream promises to answer an Idempotency-Key once."""
+        if case.price.idempotent and row.idempotency_hash and row.idempotency_hash == case.idempotency_hash:
+            return await self._deliver(case, row)
+        return verdicts.used("This credential has already been used.")
+
+    # --- letting it through -----------------------------------------------------------------------------
+
+    async def _deliver(self, case: "_Case", row: Payment) -> Verdict:
+        """CREDIT -> DELIVERING, by compare-and-set: the winner's request goes to the upstream."""
+        if case.waiter.gone:
+            return verdicts.unknown()
+        now = await self.ledger.now()
+        following = transitions.delivering(row, now, case.lease(now), case.idempotency_hash)
+        if following is None:
+            await advance(self.ledger, row, lambda r: transitions.life_over(r, now))
+            return verdicts.used(
+                "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
+            )
+        if not await self.ledger.replace(row, following):
+            changed = await self.ledger.get(row.id)
+            if changed is None:
+                raise LedgerUnavailable(f"payment {row.id}: expected a row, found none")
+            return await self._known(case, changed)
+        return await self._let_through(case, following)
+
+    async def _let_through(self, case: "_Case", row: Payment) -> Verdict:
+        if case.waiter.gone:
+            # Envoy hung up while we wrote: it never heard of this attempt.
+            await advance(self.ledger, row, lambda r: transitions.not_sent(r, row.attempt))
+            return verdicts.unknown()
+        return verdicts.allow(row, case.presented.challenge.id)
+
+    # --- unmodified clients get their credit too --------------------------------------------------------
+
+    async def _take_credit(self, case: "_Case", verified: Verified) -> Verdict | None:
+        """A signed, unbroadcast payment by a payer to whom this very request is owed: take the credit instead.
+
+        None: nothing is owed, the new payment settles. The old credit's delivery and the new challenge's row
+        are written in one transaction, so neither credential can be used twice.
+        """
+        paid_for, currency = case.binding, str(case.request_fields["currency"]).lower()
+        asked = int(case.request_fields["amount"])
+        for query_hash in case.query_hashes():
+            rows = await self.ledger.unfinished(
+                verified.payer or "", replace(paid_for, query_hash=query_hash), currency
+            )
+            for row in rows:
+                if int(row.amount) < asked or row.id == case.presented.challenge.id:
+                    continue
+                settled = await self._if_retry(case, row)
+                if isinstance(settled, Deny):
+                    return settled
+                if settled is None or settled.state is not State.CREDIT:
+                    continue
+                taken = await self._take(case, verified, settled)
+                if taken is not None:
+                    return taken
+        return None
+
+    async def _if_retry(self, case: "_Case", row: Payment) -> Payment | Deny | None:
+        """Whether an unfinished row is what this request retries. None: it is a parallel call, which pays."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.times.in_progress_wait
+        if row.state is State.SETTLING and not row.check_ended:
+            now = await self.ledger.now()
+            if not transitions.is_over(row, now, self.settler.owner):
+                return None
+        if row.state in (State.SETTLING, State.UNKNOWN):
+            row = await self.settler.outcome(row, None, self.times.in_progress_wait)
+            return (
+                verdicts.in_progress("An earlier payment for this request is still being settled.")
+                if row.state in (State.SETTLING, State.UNKNOWN)
+                else row
+            )
+        while row.state is State.DELIVERING:
+            # A challenge minted before the row's Check was answered is a parallel call's.
+            if case.bound.minted_at < max(row.answered_at or 0, row.minted_at):
+                return None
+            row = await self._delivered(row, over=False)
+            if row.state is State.DELIVERING:
+                if loop.time() >= deadline:
+                    return None  # no news while its Envoy lives: the answer is still going out
+                await asyncio.sleep(_POLL_SECONDS)
+        return row
+
+    async def _take(self, case: "_Case", verified: Verified, row: Payment) -> Verdict | None:
+        now = await self.ledger.now()
+        following = transitions.delivering(row, now, case.lease(now), case.idempotency_hash)
+        if following is None:
+            return None
+        spent = replace(
+            row,
+            id=case.presented.challenge.id,
+            state=State.SPENT,
+            credential_hash=case.presented.fingerprint,
+            payer=verified.payer,
+            reference=None,
+            valid_before=verified.valid_before,
+            minted_at=case.bound.minted_at,
+            created_at=now,
+            paid_by=row.id,
+            version=0,
+        )
+        if not await self.ledger.replace(row, following, also=spent):
+            known = await self.ledger.get(case.presented.challenge.id)
+            return None if known is None else await self._known(case, known)
+        log.info("credit taken by a new credential", extra={"payment": row.id, "challenge": spent.id})
+        return await self._let_through(case, following)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One request with one credential whose challenge is ours: its id was verified, so what it says we said."""
+
+    gate: Gate
+    request: Request
+    price: RoutePrice
+    presented: Presented
+    waiter: Waiter
+    bound: Bound
+    request_fields: Mapping[str, Any]
+
+    @property
+    def pushed(self) -> bool:
+        """The payer sent the money before asking us (payload type "hash", draft-tempo-charge-00)."""
+        return self.presented.payload.get("type") == "hash"
+
+    @property
+    def credential(self) -> Credential:
+        return Credential(self.presented.payload, self.presented.source)
+
+    @property
+    def method(self) -> Method | None:
+        return self.gate.methods.get(self.presented.challenge.method)
+
+    @property
+    def network(self) -> Network | None:
+        return self.gate.terms.pricing.networks.get(self.bound.network)
+
+    def quote(self, network: Network) -> Quote:
+        """What we signed, with today's terms of the sponsor."""
+        offer = next((o for o in self.price.offers if o.name == self.bound.offer), None)
+        return Quote(self.presented.challenge, self.request_fields, network, offer.fee_payer if offer else None)
+
+    @property
+    def binding(self) -> Binding:
+        return quotes.binding(self.presented.challenge, self.bound)
+
+    def query_hashes(self) -> tuple[str, ...]:
+        """What an older row for the same query may say, whichever key signed it."""
+        return self.gate.terms.keyring.query_hashes(self.request.query) if self.bound.query_hash else ("",)
+
+    @property
+    def idempotency_hash(self) -> str:
+        key = self.request.idempotency_key
+        return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest() if key else ""
+
+    def lease(self, now: int) -> transitions.Lease:
+        return transitions.Lease(self.gate.settler.owner, now + self.price.lease * 1000, self.request.data_plane)
+
+    def wrong(self, transferred_at: int | None = None) -> tuple[Kind, str] | None:
+        """Why this challenge does not open this request now, or did not at the moment of its transfer."""
+        echo = self.presented.challenge
+        misplaced = quotes.foreign(self.request, self.price, echo) or quotes.mismatch(
+            self.request, self.binding, self.gate.terms.keyring
+        )
+        if misplaced is not None:
+            return problems.INVALID_CHALLENGE, f"This challenge does not belong here: {misplaced}."
+        moment = self.gate.clock() if transferred_at is None else transferred_at
+        if moment >= quotes.expires_at(echo):
+            return problems.PAYMENT_EXPIRED, f"The challenge expired at {echo.expires}."
+        revoked = self.price.not_before
+        if revoked is not None and self.bound.minted_at < revoked * 1000 and moment >= revoked:
+            return problems.INVALID_CHALLENGE, "This quote was revoked."
+        return None
+
+    async def refuse(self, kind: Kind, detail: str) -> Deny:
+        """No money moved: say why, with fresh challenges."""
+        return await self.gate.fresh(self.request, self.price, kind, detail)
