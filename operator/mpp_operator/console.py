@@ -1,0 +1,44 @@
+"""What a person at a terminal is told: results on stdout, everything else on stderr, colour only on a terminal."""
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, TextIO
+
+_CODES: Final = {"red": "31", "yellow": "33", "dim": "2"}
+
+
+@dataclass(slots=True)
+class Console:
+    """Two streams. Nothing here decides; nothing else here prints."""
+
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def result(self, line: str) -> None:
+        """What was asked for."""
+        self.out.write(line + "\n")
+        self.out.flush()
+
+    def say(self, line: str) -> None:
+        """Progress, or news."""
+        self.err.write(line + "\n")
+        self.err.flush()
+
+    def quiet(self, line: str) -> None:
+        """A child's own line."""
+        self.say(self._paint(line, "dim"))
+
+    def problems(self, lines: Iterable[str]) -> None:
+        """What is wrong, one line each."""
+        for line in lines:
+            self.say(self._paint("error: ", "red") + line)
+
+    def warn(self, line: str) -> None:
+        self.say(self._paint("warning: ", "yellow") + line)
+
+    def _paint(self, text: str, colour: str) -> str:
+        if not self.err.isatty() or "NO_COLOR" in os.environ:
+            return text
+        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"

@@ -1,0 +1,165 @@
+"""The folder in which one machine keeps its gateway: who may use it, what lies where, what a crash left.
+
+config/     rds.json, cds.json, pricing.json …   swapped by `directory`
+secrets/    SDS files and authz.json             swapped, ours alone
+outcomes/   <instance>.log of a live Envoy, <instance>.ended of one that is gone
+run/        unix sockets (elsewhere when the path would be too long for them)
+ledger.db   signing.key   lock
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mpp_authz import wire
+from mpp_operator import directory
+
+#: `sun_path` holds 108 bytes on Linux and 104 on macOS; the longest socket name is well under 30.
+MAX_SOCKET_FOLDER: Final = 70
+
+#: Shorter signing keys are refused at start (docs: challenge keys).
+MIN_KEY_BYTES: Final = 32
+
+
+class StateError(Exception):
+    """The state folder cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state folder that is ours until we and every child that inherited `lock` are gone."""
+
+    root: Path
+    sockets: Path
+    lock: int
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def outcomes(self) -> Path:
+        return self.root / "outcomes"
+
+    def close(self) -> None:
+        """Give it back, and drop the sockets."""
+        for socket in self.sockets.glob("*"):
+            socket.unlink(missing_ok=True)
+        if not self.sockets.is_relative_to(self.root):
+            self.sockets.rmdir()
+        os.close(self.lock)
+
+
+def default(environ: Mapping[str, str]) -> Path:
+    """Where the state lives unless told: the XDG base directory for state."""
+    base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME", "."), ".local", "state")
+    return Path(base) / "mpp-gateway"
+
+
+def take(root: Path, *, limit: float, say: Callable[[str], None]) -> State:
+    """Make the folder if need be and lock it; wait up to `limit` seconds for a gateway that is just ending.
+
+    The children inherit the lock, so a folder whose Envoy still runs (its parent was killed) is not free: only
+    then may `end_leftovers` say that every old Envoy is gone.
+
+    Raises:
+        StateError: another gateway runs there, or it cannot be written.
+    """
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"state folder {root}: expected a folder we can write, got: {error.strerror}; "
+            "choose another with --state-dir"
+        ) from error
+    deadline = time.monotonic() + limit
+    told = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(lock)
+                raise StateError(
+                    f"state folder {root}: another gateway runs there; stop it, or choose another with --state-dir"
+                ) from None
+            if not told:
+                say(f"waiting for the gateway that is ending in {root}")
+                told = True
+            time.sleep(0.1)
+    try:
+        root.chmod(0o700)
+        state = State(root, _sockets(root), lock)
+        for folder in (state.config, state.secrets, state.outcomes):
+            folder.mkdir(mode=0o700, exist_ok=True)
+    except BaseException:
+        os.close(lock)
+        raise
+    return state
+
+
+def end_leftovers(state: State) -> None:
+    """Mark the outcome file of every Envoy as ended. Only while none of them runs (`take` saw to that)."""
+    for log in state.outcomes.glob(f"*{wire.OUTCOME_LIVE_SUFFIX}"):
+        end(log)
+
+
+def end(log: Path) -> None:
+    """The Envoy that wrote `log` is gone: authz may read it to its end. Harmless when it wrote none."""
+    if log.exists():
+        log.rename(log.with_suffix(wire.OUTCOME_ENDED_SUFFIX))
+
+
+def signing_key(state: State, given: str | None) -> tuple[str, bool]:
+    """The key that signs challenges, and whether it was made just now. `given` (MPP_SECRET_KEY) wins.
+
+    Raises:
+        StateError: it is too short, or the kept one cannot be read.
+    """
+    if given:
+        if len(given.encode()) < MIN_KEY_BYTES:
+            raise StateError(
+                f"MPP_SECRET_KEY: expected at least {MIN_KEY_BYTES} bytes, got {len(given.encode())}; "
+                "make one with: openssl rand -hex 32"
+            )
+        return given, False
+    path = state.root / "signing.key"
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        key = secrets.token_hex(32)
+        directory.write(path, key + "\n", mode=0o600, durable=True)
+        return key, True
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"{path}: expected a key we can read, got: {error}") from error
+    if len(key.encode()) < MIN_KEY_BYTES:
+        raise StateError(
+            f"{path}: expected at least {MIN_KEY_BYTES} bytes, got {len(key.encode())}; "
+            "restore it, or delete it: quotes and credits it signed are then void"
+        )
+    return key, False
+
+
+def _sockets(root: Path) -> Path:
+    """`run/` in the state folder, or a private folder under the temporary one when that path is too long."""
+    folder = root / "run"
+    if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER:
+        name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
+        folder = Path("/tmp") / f"mpp-gateway-{os.getuid()}-{name}"  # noqa: S108 - private, and checked below
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise StateError(f"{folder}: expected a folder of ours that nobody else can enter; remove it")
+    return folder
