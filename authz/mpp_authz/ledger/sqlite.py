@@ -67,6 +67,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             data_plane TEXT NOT NULL,
             attempt INTEGER NOT NULL,
             attempts_allowed INTEGER NOT NULL,
+            credit_life INTEGER NOT NULL,
             life_until INTEGER NOT NULL,
             streaming INTEGER NOT NULL,
             faults INTEGER NOT NULL,
@@ -278,7 +279,8 @@ class SQLiteLedger:
 
     async def close(self) -> None:
         """Carry out what is waiting, then let go of the file. A second time does nothing."""
-        for lane in (self._writer, self._reader, self._reports):
+        # The writer last: whoever closes last folds the log into the file, and readers may not.
+        for lane in (self._reader, self._reports, self._writer):
             if lane is not None:
                 await lane.close()
 
@@ -643,6 +645,8 @@ def _explain(path: Path, error: Exception) -> str:
     if isinstance(error, OSError):
         return f"ledger {path}: {error.strerror or error}; its folder must exist and be writable for this user"
     name = getattr(error, "sqlite_errorname", None) or ""
+    if name == "SQLITE_ERROR":  # about our SQL or the schema; values are parameters and not part of it
+        return f"ledger {path}: {error}; the file's schema is not what this program made: restore a copy"
     fix = next((fix for code, fix in _FIXES.items() if name.startswith(code)), None)
     if fix is None:
         # The words of a value that could not be stored may be the value: only the kind of error is told.
