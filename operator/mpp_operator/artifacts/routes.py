@@ -1,0 +1,383 @@
+"""The route configuration (RDS): hosts, basePaths, methods, prices as context extensions. Knows no price.
+
+Matching stays flat: one virtual host per set of hosts that serve the same services, in it a hash of whole paths
+and a trie of basePaths, under each basePath the routes of one service in the author's order. The trie takes the
+longest prefix and never falls back to a shorter one (measured), which is the rule we promise.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from mpp_authz import wire
+from mpp_operator import ir
+from mpp_operator.artifacts import clusters
+
+#: The one RouteConfiguration; the listener asks for it by name.
+ROUTE_CONFIGURATION: Final = "mpp"
+
+#: `RoutePrice.lease` is this much longer than the longest stream of its route: the log has to be written,
+#: flushed and read before no news may count as undelivered.
+LEASE_MARGIN_SECONDS: Final = 10
+
+#: What a browser may read of our answers, and send with its requests. No cookies: no allow_credentials.
+_EXPOSED_HEADERS: Final = "WWW-Authenticate, Payment-Receipt, Payment-Credit, Retry-After"
+_ALLOWED_HEADERS: Final = "Authorization, Payment-Authorization, Accept-Payment, Idempotency-Key, Content-Type"
+
+#: They would let a client pay for one request and have the upstream answer another.
+_OVERRIDES: Final = ("x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url")
+
+#: A guard's regular expression names at most this many paths, so that no program grows without bound.
+_GUARD_PATHS: Final = 40
+
+_TYPE: Final = "type.googleapis.com/"
+_ROUTE_LIST: Final = f"{_TYPE}envoy.config.route.v3.RouteList"
+_EXT_AUTHZ: Final = f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
+_CORS: Final = f"{_TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy"
+_CORS_FILTER: Final = "envoy.filters.http.cors"
+_ANY_ORIGIN: Final = ("*",)
+_LANES: Final = (wire.PAYING_FILTER, wire.MINTING_FILTER)
+_FREE: Final = {lane: {"@type": _EXT_AUTHZ, "disabled": True} for lane in _LANES}
+
+
+def render(gateway: ir.Gateway) -> dict[str, str]:
+    """`rds.json`: a DiscoveryResponse with the RouteConfiguration. `version_info` is the content's hash.
+
+    Services are rendered once and remembered, so one changed service among thousands costs one service.
+
+    Raises:
+        ValueError: two services under one basePath of a host; lowering decides such conflicts.
+    """
+    by_host: dict[str, list[ir.Service]] = {}
+    for service in gateway.services:
+        for host in service.hosts:
+            by_host.setdefault(host, []).append(service)
+    # Hosts with the same services share a virtual host: one machine answers as 127.0.0.1 and as localhost.
+    shared: dict[tuple[int, ...], tuple[list[str], list[ir.Service]]] = {}
+    for host, services in sorted(by_host.items()):
+        shared.setdefault(tuple(map(id, services)), ([], services))[0].append(host)
+    texts = [_virtual_host(hosts, services) for hosts, services in shared.values()] + [_NO_HOST]
+    resource = (
+        f'{{"@type":"{_TYPE}envoy.config.route.v3.RouteConfiguration","name":"{ROUTE_CONFIGURATION}",'
+        f'"max_direct_response_body_size_bytes":1048576,"virtual_hosts":[{",".join(texts)}]}}'
+    )
+    version = hashlib.sha256(resource.encode()).hexdigest()[:16]
+    return {"rds.json": f'{{"resources":[{resource}],"version_info":"{version}"}}\n'}
+
+
+# --- a virtual host ------------------------------------------------------------------------------------
+
+
+def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
+    paths: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
+    for service in services:
+        base = service.base_path
+        at_base, below = _service(service)
+        if base in paths or (base == "/" and "/" in prefixes):
+            raise ValueError(
+                f"{service.namespace}/{service.name}: host {hosts[0]}: expected one service at {base}"
+            )
+        if base == "/":
+            prefixes["/"] = below
+        else:
+            # `:path` includes the query. `/b` alone is no key of the trie: it would swallow `/bb/x`.
+            paths[base] = prefixes[f"{base}?"] = at_base
+            prefixes[f"{base}/"] = below
+    miss = _action([_NO_ROUTE_CONNECT, _not_found("-/404")])
+    trie = f'{{"input":{_PATH_INPUT},"prefix_match_map":{{"map":{_json_map(prefixes)}}}}}'
+    matcher = (
+        f'{{"matcher_tree":{{"exact_match_map":{{"map":{_json_map(paths)}}},"input":{_PATH_INPUT}}},'
+        f'"on_no_match":{{"matcher":{{"matcher_tree":{trie},"on_no_match":{miss}}}}}}}'
+        if paths
+        else f'{{"matcher_tree":{trie},"on_no_match":{miss}}}'
+    )
+    return (
+        f'{{"domains":{_json(list(hosts))},"matcher":{matcher},"name":{_json(hosts[0])},'
+        f'"typed_per_filter_config":{_json({_CORS_FILTER: _cors(_ANY_ORIGIN)})}}}'
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _service(service: ir.Service) -> tuple[str, str]:
+    """What a service answers at its basePath itself, and below it: two `on_match` of the virtual host's matcher."""
+    at_base = [_route(service, route, at_base=True) for route in service.routes if _is_root(route.path)]
+    below = [_route(service, route, at_base=False) for route in service.routes]
+    cors = {} if service.cors_origins == _ANY_ORIGIN else {_CORS_FILTER: _cors(service.cors_origins)}
+    name = f"{service.namespace}/{service.name}"
+    root_methods = _methods(route for route in service.routes if _is_root(route.path))
+    if root_methods:
+        at_base.append(_method_not_allowed(name, {"prefix": "/"}, root_methods, cors))
+    last = _not_found(f"{name}/-/404", cors)
+    below += [_method_not_allowed(name, match, methods, cors) for match, methods in _known_paths(service)]
+    return _action([*at_base, last]), _action([*below, last])
+
+
+# --- one route -----------------------------------------------------------------------------------------
+
+
+def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, Any]:
+    match, rewrite = _root_match(service) if at_base else _match(service, route.path)
+    match["headers"] = [_method_matcher(route.methods)]
+    action: dict[str, Any] = {
+        "cluster": service.cluster,
+        "host_rewrite_literal": service.upstream_host,
+        "idle_timeout": clusters.seconds(service.timeouts.idle),
+        **rewrite,
+    }
+    if route.streaming:
+        action |= {"timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket"}]}
+    else:
+        action |= {
+            "timeout": clusters.seconds(service.timeouts.request),
+            "max_stream_duration": {"max_stream_duration": clusters.seconds(_longest_stream(service, route))},
+        }
+    if service.retries.attempts > 0:
+        action["retry_policy"] = _retries(service.retries, streaming=route.streaming)
+    filters: dict[str, Any] = dict(_FREE) if route.price is None else _lanes(route)
+    if service.cors_origins != _ANY_ORIGIN:
+        filters[_CORS_FILTER] = _cors(service.cors_origins)
+    document: dict[str, Any] = {
+        "name": route.key,
+        "match": match,
+        "route": action,
+        "typed_per_filter_config": filters,
+        "request_headers_to_remove": sorted({*_OVERRIDES, *(name.lower() for name in service.headers_remove)}),
+    }
+    if service.headers_set:
+        document["request_headers_to_add"] = [
+            # A percent sign would start one of Envoy's format operators.
+            {
+                "header": {"key": key, "value": value.replace("%", "%%")},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for key, value in service.headers_set
+        ]
+    return document
+
+
+def _lanes(route: ir.Route) -> dict[str, Any]:
+    """The Check of a priced route, the same in both lanes: its key, and the body where the body is bound."""
+    settings: dict[str, Any] = {"context_extensions": {wire.ROUTE_CONTEXT: route.key}}
+    if route.price is not None and route.price.digest_max_bytes is not None:
+        # Without allow_partial_message a larger body is 413 before any Check: half a body has no digest.
+        settings["with_request_body"] = {
+            "max_request_bytes": route.price.digest_max_bytes,
+            "pack_as_bytes": True,
+        }
+    return {lane: {"@type": _EXT_AUTHZ, "check_settings": settings} for lane in _LANES}
+
+
+def _longest_stream(service: ir.Service, route: ir.Route) -> float:
+    """Seconds after which Envoy cuts an ordinary stream. A paid one must be over, and known to be, within its lease."""
+    if route.price is None:
+        return service.timeouts.request + service.timeouts.upload
+    return max(1.0, route.price.lease - LEASE_MARGIN_SECONDS)
+
+
+def _retries(retries: ir.Retries, *, streaming: bool) -> dict[str, Any]:
+    policy: dict[str, Any] = {
+        "retry_on": ",".join(retries.on),
+        "num_retries": retries.attempts,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": f"{_TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": "3",
+    }
+    if retries.per_try is not None and not streaming:
+        policy["per_try_timeout"] = clusters.seconds(retries.per_try)
+    return policy
+
+
+# --- paths ---------------------------------------------------------------------------------------------
+
+
+def _match(service: ir.Service, path: ir.PathPattern) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How Envoy matches a pattern below the basePath, and how it makes the upstream's path of it."""
+    base = "" if service.base_path == "/" else service.base_path
+    target = service.upstream_path
+    if None in path.segments:
+        rewrite = {"pattern": {"regex": f"^{re.escape(base)}"}, "substitution": target.replace("\\", "\\\\")}
+        changes = {} if base == target else {"regex_rewrite": rewrite}
+        return {"safe_regex": {"regex": re.escape(base) + _pattern_regex(path)}}, changes
+    literal = "".join(f"/{segment}" for segment in path.segments)
+    if path.rest:
+        if literal:
+            return {"path_separated_prefix": base + literal}, _prefix_rewrite(base + literal, target + literal)
+        return {"prefix": f"{base}/"}, _prefix_rewrite(f"{base}/", f"{target}/")
+    literal += "/" if path.trailing_slash or not literal else ""
+    return {"path": base + literal}, _prefix_rewrite(base + literal, target + literal)
+
+
+def _root_match(service: ir.Service) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The basePath itself is the path `/`; nothing follows it, so the upstream's own path is asked for."""
+    return {"path": service.base_path}, _prefix_rewrite(service.base_path, service.upstream_path or "/")
+
+
+def _prefix_rewrite(found: str, wanted: str) -> dict[str, Any]:
+    return {} if found == wanted else {"prefix_rewrite": wanted}
+
+
+def _is_root(path: ir.PathPattern) -> bool:
+    return not path.segments
+
+
+def _pattern_regex(path: ir.PathPattern) -> str:
+    """The pattern as RE2, fully matched by Envoy against the path without its query."""
+    body = "".join("/[^/]+" if segment is None else f"/{re.escape(segment)}" for segment in path.segments)
+    if path.rest:
+        return f"{body}(?:/.*)?"
+    return f"{body}/" if path.trailing_slash or not body else body
+
+
+def _known_paths(service: ir.Service) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Matches of all paths a service knows, with the methods it has there: the guards that answer 405.
+
+    Literal paths come first, with the methods of every pattern that covers them; then patterns, the narrow before
+    the wide, with the methods of the patterns that cover them whole. Paths with equal methods share one guard.
+    """
+    patterns = list(dict.fromkeys(route.path for route in service.routes))
+    known = [
+        (path, _methods(route for route in service.routes if _covers(route.path, path)))
+        for path in sorted(patterns, key=_width)
+    ]
+    groups: list[tuple[tuple[str, ...], list[ir.PathPattern]]] = []
+    literal: dict[tuple[str, ...], list[ir.PathPattern]] = {}
+    for path, methods in known:
+        if not path.rest and None not in path.segments:
+            literal.setdefault(methods, []).append(path)  # literals never overlap: any order is the right one
+        elif groups and groups[-1][0] == methods:
+            groups[-1][1].append(path)
+        else:
+            groups.append((methods, [path]))
+    guards = []
+    for methods, paths in [*literal.items(), *groups]:
+        for start in range(0, len(paths), _GUARD_PATHS):
+            guards.append((_any_of(service, paths[start : start + _GUARD_PATHS]), methods))
+    return guards
+
+
+def _any_of(service: ir.Service, paths: Sequence[ir.PathPattern]) -> dict[str, Any]:
+    if len(paths) == 1:
+        return _match(service, paths[0])[0]
+    base = "" if service.base_path == "/" else re.escape(service.base_path)
+    return {"safe_regex": {"regex": f"{base}(?:{'|'.join(_pattern_regex(path) for path in paths)})"}}
+
+
+def _width(path: ir.PathPattern) -> tuple[bool, int, int]:
+    """Sorts literals first, then patterns with few open segments, those with an open end last, the long first."""
+    return path.rest, sum(segment is None for segment in path.segments), -len(path.segments)
+
+
+def _covers(wide: ir.PathPattern, narrow: ir.PathPattern) -> bool:
+    """Whether every path of `narrow` is one of `wide`."""
+    if len(narrow.segments) < len(wide.segments) or (narrow.rest and not wide.rest):
+        return False
+    if not wide.rest and (len(narrow.segments), narrow.trailing_slash) != (
+        len(wide.segments),
+        wide.trailing_slash,
+    ):
+        return False
+    return all(w is None or w == n for w, n in zip(wide.segments, narrow.segments, strict=False))
+
+
+def _methods(routes: Iterable[ir.Route]) -> tuple[str, ...]:
+    """In the order of DEFAULT_METHODS, others after them."""
+    counted = Counter(method for route in routes for method in route.methods)
+    return tuple(sorted(counted, key=lambda m: (m not in ir.DEFAULT_METHODS, _rank(m), m)))
+
+
+def _rank(method: str) -> int:
+    return ir.DEFAULT_METHODS.index(method) if method in ir.DEFAULT_METHODS else 0
+
+
+def _method_matcher(methods: Sequence[str]) -> dict[str, Any]:
+    if len(methods) == 1:
+        return {"name": ":method", "string_match": {"exact": methods[0]}}
+    return {"name": ":method", "string_match": {"safe_regex": {"regex": "|".join(map(re.escape, methods))}}}
+
+
+# --- answers of our own --------------------------------------------------------------------------------
+
+
+def _problem(name: str, match: dict[str, Any], status: int, title: str, detail: str) -> dict[str, Any]:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return {
+        "name": name,
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": _json(body)}},
+        "response_headers_to_add": [
+            {
+                "header": {"key": "content-type", "value": "application/problem+json"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+        "typed_per_filter_config": dict(_FREE),
+    }
+
+
+def _not_found(name: str, filters: dict[str, Any] | None = None) -> dict[str, Any]:
+    # An empty prefix also takes what is no path, such as the `*` of `OPTIONS *`.
+    document = _problem(name, {"prefix": ""}, 404, "Not Found", "No service of this gateway has this path.")
+    document["typed_per_filter_config"] |= filters or {}
+    return document
+
+
+def _method_not_allowed(
+    name: str, match: dict[str, Any], methods: Sequence[str], filters: dict[str, Any]
+) -> dict[str, Any]:
+    allow = ", ".join(methods)
+    document = _problem(f"{name}/-/405", match, 405, "Method Not Allowed", f"This path answers {allow}.")
+    document["response_headers_to_add"].append({"header": {"key": "allow", "value": allow}})
+    document["typed_per_filter_config"] |= filters
+    return document
+
+
+def _cors(origins: Sequence[str]) -> dict[str, Any]:
+    return {
+        "@type": _CORS,
+        "allow_origin_string_match": [{"exact": origin} for origin in origins],
+        "allow_methods": ", ".join(ir.DEFAULT_METHODS),
+        "allow_headers": _ALLOWED_HEADERS,
+        "expose_headers": _EXPOSED_HEADERS,
+        "max_age": "600",
+    }
+
+
+# --- text ----------------------------------------------------------------------------------------------
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _json_map(texts: dict[str, str]) -> str:
+    return "{" + ",".join(f"{_json(key)}:{text}" for key, text in sorted(texts.items())) + "}"
+
+
+def _action(routes: list[dict[str, Any]]) -> str:
+    return _json({"action": {"name": "routes", "typed_config": {"@type": _ROUTE_LIST, "routes": routes}}})
+
+
+_PATH_INPUT: Final = _json(
+    {
+        "name": "path",
+        "typed_config": {
+            "@type": f"{_TYPE}envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": ":path",
+        },
+    }
+)
+# CONNECT names no path, so no service is asked.
+_NO_ROUTE_CONNECT: Final = _method_not_allowed("-", {"connect_matcher": {}}, ir.DEFAULT_METHODS, {})
+_NO_HOST: Final = _json({"name": "*", "domains": ["*"], "routes": [_NO_ROUTE_CONNECT, _not_found("-/404")]})

@@ -1,0 +1,121 @@
+"""Credentials: SDS files for Envoy, `authz.json` for authz. The only artifact that holds secrets.
+
+Published as a Secret or as 0600 files, never as a ConfigMap. No repr, message or log line holds a value.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mpp_operator import ir
+
+#: The directory of the files, relative to Envoy's working directory.
+DIRECTORY: Final = "secrets"
+AUTHZ_FILE: Final = "authz.json"
+AUTHZ_VERSION: Final = 1
+
+_TYPE: Final = "type.googleapis.com/"
+
+
+class SecretError(ValueError):
+    """A value is missing, or cannot be a header. Names the Secret and the key, never the value."""
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Files(Mapping[str, str]):
+    """`{file name: text}` whose repr shows the names only."""
+
+    texts: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.texts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __repr__(self) -> str:
+        return f"Files({', '.join(sorted(self.texts))})"
+
+
+def render(gateway: ir.Gateway, values: Mapping[ir.SecretSource, str], challenge_keys: tuple[str, ...]) -> Files:
+    """One SDS file per upstream secret, and `authz.json` with the signing keys (the first signs, all verify).
+
+    Raises:
+        SecretError: lists every value that is missing, or the first that no header can hold.
+    """
+    wanted = [secret.source for secret in gateway.upstream_secrets] + [
+        key.source for key in gateway.fee_payer_keys
+    ]
+    missing = sorted({_place(source) for source in wanted if source not in values})
+    if missing:
+        raise SecretError(f"secrets: expected a value for each of {', '.join(missing)}, got none")
+    authz = {
+        "version": AUTHZ_VERSION,
+        "challengeKeys": list(challenge_keys),
+        "feePayers": {key.name: values[key.source].strip() for key in gateway.fee_payer_keys},
+    }
+    texts = {file_name(secret.name): _sds(secret, values[secret.source]) for secret in gateway.upstream_secrets}
+    return Files(texts | {AUTHZ_FILE: _text(authz)})
+
+
+def file_name(secret: str) -> str:
+    """The SDS file of a secret. A Secret's data keys are file names, too, so the name may hold no slash."""
+    if "/" in secret or f"{secret}.json" == AUTHZ_FILE:
+        raise SecretError(f"secret {secret}: expected a file name other than {AUTHZ_FILE}, without a slash")
+    return f"{secret}.json"
+
+
+def reference(secret: str, directory: str = DIRECTORY) -> dict[str, Any]:
+    """What a cluster says to use the secret: Envoy reads it again whenever the directory is swapped."""
+    source = {"path": f"{directory}/{file_name(secret)}", "watched_directory": {"path": directory}}
+    return {"name": secret, "sds_config": {"path_config_source": source, "resource_api_version": "V3"}}
+
+
+def placeholder(secret: str, roots: str | None = None) -> str:
+    """An SDS file that can be loaded and opens nothing: for checking a configuration without its secrets.
+    `roots` is a PEM file for a validation context; None: the secret is a header's value."""
+    if roots is not None:
+        return _text(_resource(secret, {"validation_context": {"trusted_ca": {"filename": roots}}}))
+    return _text(_resource(secret, {"generic_secret": {"secret": {"inline_string": "none"}}}))
+
+
+def _sds(secret: ir.UpstreamSecret, value: str) -> str:
+    if secret.scheme == "ca":
+        return _text(_resource(secret.name, {"validation_context": {"trusted_ca": {"inline_string": value}}}))
+    value = value.strip()  # files and `kubectl create secret --from-file` end in a newline
+    if not value or not value.isprintable():
+        raise SecretError(
+            f"{_place(secret.source)}: expected one line of printable characters, got "
+            + ("an empty value" if not value else "a control character; write the value without line breaks")
+        )
+    match secret.scheme:
+        case "bearer":
+            value = f"Bearer {value}"
+        case "basic":
+            pair = f"{secret.username}:{value}".encode()
+            value = f"Basic {base64.b64encode(pair).decode('ascii')}"
+        case "raw":
+            pass
+        case _:
+            raise SecretError(
+                f"secret {secret.name}: scheme: expected raw, bearer, basic or ca, got {secret.scheme}"
+            )
+    return _text(_resource(secret.name, {"generic_secret": {"secret": {"inline_string": value}}}))
+
+
+def _resource(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    secret = {"@type": f"{_TYPE}envoy.extensions.transport_sockets.tls.v3.Secret", "name": name, **body}
+    return {"resources": [secret]}
+
+
+def _place(source: ir.SecretSource) -> str:
+    return f"{source.namespace}/{source.name}/{source.key}"
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
