@@ -14,6 +14,7 @@ from typing import Final
 from mpp_authz import delivery, wire
 from mpp_authz.delivery import Entry
 from mpp_authz.ledger import Ledger, Payment, transitions
+from mpp_authz.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,11 @@ class _Reader:
 
 @dataclass(slots=True)
 class Closer:
-    """Turns news into states. `on_outcome` hears of every verdict (for metrics)."""
+    """Turns news into states."""
 
     ledger: Ledger
     outcomes: Path | None  # folder of outcome files; None: there is no second witness here
-    on_outcome: Callable[[Payment, transitions.Outcome], None] = lambda row, outcome: None
+    metrics: Metrics
     _readers: dict[str, _Reader] = field(default_factory=dict)
 
     async def record(self, entry: Entry) -> None:
@@ -73,7 +74,7 @@ class Closer:
         now = await self.ledger.now()
         written = await advance(self.ledger, row, lambda r: transitions.ended(r, outcome, now))
         if written is not None:
-            self.on_outcome(written, outcome)
+            self._count(written, "delivered" if outcome.delivered else "undelivered")
 
     async def read(self, data_plane: str) -> bool:
         """Read one Envoy's outcome file to its end. True: that Envoy is gone and will write no more."""
@@ -108,15 +109,17 @@ class Closer:
         written = await advance(self.ledger, row, lambda r: transitions.lease_over(r, now))
         if written is not None:
             log.warning("delivery without news", extra={"payment": row.id, "attempt": row.attempt})
-            self.on_outcome(
-                written, transitions.Outcome(row.attempt, delivered=False, fault=True, status=0, flags="NO_NEWS")
-            )
+            self._count(written, "no-news")
         return written
 
     async def end_life(self, row: Payment) -> None:
         """A credit nobody used in its life."""
         now = await self.ledger.now()
         await advance(self.ledger, row, lambda r: transitions.life_over(r, now))
+
+    def _count(self, row: Payment, outcome: str) -> None:
+        self.metrics.delivery(row.binding.route, outcome)
+        self.metrics.payment(row.binding.route, row.method, row.state)
 
     async def bury(self) -> None:
         """Close what Envoys that are gone left open, then take their files away."""

@@ -8,15 +8,18 @@ may have moved no answer carries a challenge.
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from mpp_authz import challenge, methods, problems, quotes, verdicts
-from mpp_authz.challenge import Bound, Keyring, MalformedCredential, Presented
+from mpp_authz.challenge import Bound, MalformedCredential, Presented
 from mpp_authz.closing import Closer, advance
+from mpp_authz.keys import Keys
 from mpp_authz.ledger import Binding, Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, transitions
 from mpp_authz.methods import Credential, Method, Quote, Verified
+from mpp_authz.metrics import Metrics
 from mpp_authz.pricing import Network, Pricing, RoutePrice
 from mpp_authz.problems import Kind
 from mpp_authz.quotes import Request
@@ -36,9 +39,11 @@ class Terms(Protocol):
     def pricing(self) -> Pricing: ...
 
     @property
-    def keyring(self) -> Keyring: ...
+    def keys(self) -> Keys: ...
 
     def route(self, key: str) -> RoutePrice | None: ...
+
+    def network(self, name: str) -> Network | None: ...
 
     async def reload_now(self) -> object: ...
 
@@ -60,9 +65,9 @@ class Gate:
     methods: Mapping[str, Method]
     settler: Settler
     closer: Closer
+    metrics: Metrics
     clock: Callable[[], float]  # Unix seconds; only for minting and expiry, never for leases
     times: Times = field(default_factory=Times)
-    observe: Callable[[str, str, float], None] = lambda step, method, seconds: None
 
     async def check(self, request: Request) -> Verdict:
         """The verdict on one request.
@@ -88,6 +93,8 @@ class Gate:
             price = self.terms.route(key)
         if key is None or price is None:
             return verdicts.unavailable("This route has no price yet.")
+        if price.digest_max_bytes is None:
+            request = replace(request, body=None)
         if not quotes.secure(request, self.terms.pricing.transport):
             return verdicts.deny(
                 problems.MISDIRECTED,
@@ -108,7 +115,7 @@ class Gate:
                 request, price, problems.MALFORMED_CREDENTIAL, f"The credential cannot be read: {error}."
             )
         # HMAC first, then the ledger, then everything else.
-        if not self.terms.keyring.ours(presented.challenge):
+        if not self.terms.keys.challenge.ours(presented.challenge):
             return await self.fresh(
                 request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this server."
             )
@@ -128,9 +135,9 @@ class Gate:
 
     async def fresh(self, request: Request, price: RoutePrice, kind: Kind, detail: str) -> Deny:
         """402 with fresh challenges: only where no money can have moved."""
-        networks, offers = self.terms.pricing.networks, []
+        offers = []
         for offer in price.offers:
-            method, network = self.methods.get(offer.method), networks.get(offer.network)
+            method, network = self.methods.get(offer.method), self.terms.network(offer.network)
             if method is not None and network is not None and await method.offered(offer, network):
                 offers.append((offer, method, network))
         if not offers:
@@ -141,10 +148,12 @@ class Gate:
             request.route or "",
             price,
             [offers[at] for at in wanted],
-            self.terms.keyring,
+            self.terms.keys.challenge,
             int(self.clock() * 1000),
         )
         lines = tuple(("www-authenticate", challenge.www_authenticate(one, price.description)) for one in minted)
+        for one in minted:
+            self.metrics.challenge(request.route or "", one.method)
         return verdicts.deny(kind, detail, challenge_id=minted[0].id, headers=lines)
 
     # --- the first time we see a credential -------------------------------------------------------------
@@ -161,9 +170,9 @@ class Gate:
             return await case.refuse(*wrong)
         quote = case.quote(network)
         attempt = Attempt(case.presented, case.bound, quote, method, case.price, case.waiter)
-        begun = self.clock()
+        begun = time.perf_counter()
         verified = await method.verify(attempt.credential, quote)
-        self.observe("verify", method.name, self.clock() - begun)
+        self.metrics.verified(method.name, type(verified).__name__.lower(), time.perf_counter() - begun)
         match verified:
             case methods.Refused(slug, detail):
                 return await case.refuse(problems.REFUSALS[slug], detail)
@@ -249,7 +258,7 @@ class Gate:
             row = paid
         if row.state is State.FAILED:
             return await case.refuse(problems.VERIFICATION_FAILED, "The payment did not settle.")
-        wrong = quotes.mismatch(case.request, row.binding, self.terms.keyring)
+        wrong = quotes.mismatch(case.request, row.binding, self.terms.keys.challenge)
         if wrong is not None:
             return verdicts.used(f"This payment is for another request: {wrong}.")
         if await self._never_sent(case, row):
@@ -447,7 +456,7 @@ class _Case:
 
     @property
     def network(self) -> Network | None:
-        return self.gate.terms.pricing.networks.get(self.bound.network)
+        return self.gate.terms.network(self.bound.network)
 
     def quote(self, network: Network) -> Quote:
         """What we signed, with today's terms of the sponsor."""
@@ -460,7 +469,7 @@ class _Case:
 
     def query_hashes(self) -> tuple[str, ...]:
         """What an older row for the same query may say, whichever key signed it."""
-        return self.gate.terms.keyring.query_hashes(self.request.query) if self.bound.query_hash else ("",)
+        return self.gate.terms.keys.challenge.query_hashes(self.request.query) if self.bound.query_hash else ("",)
 
     @property
     def idempotency_hash(self) -> str:
@@ -474,7 +483,7 @@ class _Case:
         """Why this challenge does not open this request now, or did not at the moment of its transfer."""
         echo = self.presented.challenge
         misplaced = quotes.foreign(self.request, self.price, echo) or quotes.mismatch(
-            self.request, self.binding, self.gate.terms.keyring
+            self.request, self.binding, self.gate.terms.keys.challenge
         )
         if misplaced is not None:
             return problems.INVALID_CHALLENGE, f"This challenge does not belong here: {misplaced}."

@@ -36,7 +36,7 @@ class Request:
     accept_payment: str | None = None
     idempotency_key: str | None = field(default=None, repr=False)
     forwarded_proto: str | None = None
-    body: bytes | None = field(default=None, repr=False)  # only where the route binds it
+    body: bytes | None = field(default=None, repr=False)  # None: the route does not bind it
     data_plane: str = ""
 
     @property

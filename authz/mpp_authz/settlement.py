@@ -16,6 +16,7 @@ from mpp_authz.challenge import Bound, Presented
 from mpp_authz.closing import advance
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, State, transitions
 from mpp_authz.methods import Credential, Method, Quote, Verified
+from mpp_authz.metrics import Metrics
 from mpp_authz.pricing import Network, RoutePrice
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 #: A settlement's lease: longer than any method waits for a confirmation. Milliseconds.
 _SETTLING_LEASE_MS: Final = 60_000
+#: Pauses between two questions of the sweeper about one open payment. Milliseconds.
+_FIRST_PAUSE_MS: Final = 1_000
+_LONGEST_PAUSE_MS: Final = 300_000
 #: Between two questions to the chain about one open payment. Seconds.
 _POLL_SECONDS: Final = 0.25
 
@@ -106,7 +110,7 @@ class Settler:
     ledger: Ledger
     by_name: Mapping[str, Method]
     owner: str  # "<slot>/<boot id>"
-    observe: Callable[[str, str, float], None] = lambda step, method, seconds: None
+    metrics: Metrics
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _resolving: dict[str, asyncio.Task[Payment | None]] = field(default_factory=dict)
     _removed: dict[str, Network] = field(default_factory=dict)
@@ -133,9 +137,10 @@ class Settler:
         """
         claim = _Claim(self.ledger, self._row(attempt, verified), replacing)
         loop = asyncio.get_running_loop()
-        begun = loop.time()
+        begun, result = loop.time(), "error"
         try:
             outcome = await attempt.method.settle(attempt.credential, attempt.quote, verified, claim)
+            result = type(outcome).__name__.lower()
         except LedgerUnavailable:
             raise
         except Exception as error:
@@ -145,7 +150,7 @@ class Settler:
                 return methods.Unavailable(type(error).__name__)
             outcome = methods.Unknown(type(error).__name__)
         finally:
-            self.observe("settle", attempt.method.name, loop.time() - begun)
+            self.metrics.settled(attempt.method.name, result, loop.time() - begun)
         if claim.lost:
             raise ClaimLost
         row = claim.row
@@ -161,7 +166,7 @@ class Settler:
                 reason = outcome.detail if isinstance(outcome, methods.Refused) else outcome.reason
                 return await self._written(row, lambda r: transitions.failed(r, reason))
             case methods.Unknown():
-                return await self._written(row, lambda r: transitions.unknown(r, outcome.reason))
+                return await self._open(row, outcome.reason)
 
     def _row(self, attempt: Attempt, verified: Verified) -> Payment:
         challenge, request = attempt.presented.challenge, attempt.quote.request
@@ -192,7 +197,9 @@ class Settler:
     async def _written(self, row: Payment, step: Callable[[Payment], Payment | None]) -> Payment:
         """The row after a step; where another was faster, the row as that one left it."""
         written = await advance(self.ledger, row, step)
-        if written is None:
+        if written is not None:
+            self.metrics.payment(written.binding.route, written.method, written.state)
+        else:
             written = await self.ledger.get(row.id)
         if written is None:
             raise LedgerUnavailable(f"payment {row.id}: expected a row, found none")
@@ -234,8 +241,15 @@ class Settler:
             case methods.Never(reason):
                 return await self._written(row, lambda r: transitions.failed(r, reason))
             case methods.NotYet():
-                return await self._written(row, lambda r: transitions.unknown(r, "not on the chain yet"))
+                return await self._open(row, "not on the chain yet")
+        await self._open(row, "the chain cannot be asked")
         return None
+
+    async def _open(self, row: Payment, reason: str) -> Payment:
+        """Nobody knows yet. The longer it is open, the rarer the chain is asked without a payer asking us."""
+        now = await self.ledger.now()
+        pause = min(max(now - row.created_at, _FIRST_PAUSE_MS), _LONGEST_PAUSE_MS)
+        return await self._written(row, lambda r: transitions.unknown(r, reason, now + pause))
 
     async def outcome(self, row: Payment, attempt: Attempt | None, seconds: float) -> Payment:
         """Resolve until the outcome is known or the time is up; the row as it is then."""

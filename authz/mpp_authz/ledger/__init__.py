@@ -128,8 +128,8 @@ class Ledger(Protocol):
         ...
 
     async def due(self, now: int, limit: int) -> tuple[Payment, ...]:
-        """Rows that time has something to say about, oldest lease first: SETTLING and DELIVERING whose lease is
-        over, every UNKNOWN, CREDIT whose life is over."""
+        """Rows that time has something to say about, oldest lease first: SETTLING, UNKNOWN and DELIVERING whose
+        lease is over (of an UNKNOWN: the time it is next asked about), CREDIT whose life is over."""
         ...
 
     async def delivering_at(self, data_plane: str) -> tuple[Payment, ...]: ...

@@ -136,7 +136,7 @@ QUERIES: Final = {
         for where in (
             "WHERE state = 'SETTLING' AND lease_until <= :now ORDER BY lease_until, id",
             "WHERE state = 'DELIVERING' AND lease_until <= :now ORDER BY lease_until, id",
-            "WHERE state = 'UNKNOWN' ORDER BY lease_until, id",
+            "WHERE state = 'UNKNOWN' AND lease_until <= :now ORDER BY lease_until, id",
             "WHERE state = 'CREDIT' AND life_until <= :now ORDER BY lease_until, id",
         )
     )

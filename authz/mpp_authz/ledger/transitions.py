@@ -37,11 +37,11 @@ class Outcome:
     flags: str = ""
 
 
-def unknown(row: Payment, reason: str) -> Payment | None:
+def unknown(row: Payment, reason: str, ask_again_at: int) -> Payment | None:
     """It was sent, or may have been, and nobody knows the outcome yet."""
-    if row.state is not State.SETTLING:
+    if row.state not in (State.SETTLING, State.UNKNOWN):
         return None
-    return replace(row, state=State.UNKNOWN, reason=reason, check_ended=True)
+    return replace(row, state=State.UNKNOWN, reason=reason, check_ended=True, lease_until=ask_again_at)
 
 
 def failed(row: Payment, reason: str) -> Payment | None:

@@ -1,0 +1,234 @@
+"""The authz process: put the parts together, serve, stop. Decides nothing.
+
+`mpp-gateway authz --config-dir DIR --secrets-dir DIR --socket PATH --ledger sqlite:PATH`. SIGHUP reads the
+configuration again; SIGTERM answers the Checks that wait, then ends.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+import uvloop
+from envoy.service.accesslog.v3 import als_pb2_grpc
+from envoy.service.auth.v3 import external_auth_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
+
+from mpp_authz import decide, logs, metrics, reload
+from mpp_authz.closing import Closer
+from mpp_authz.decide import Gate
+from mpp_authz.ledger import Ledger, LedgerUnavailable, State, stores
+from mpp_authz.methods import Method
+from mpp_authz.metrics import Metrics
+from mpp_authz.outcomes import AccessLog
+from mpp_authz.reload import Watched
+from mpp_authz.service import Authorization
+from mpp_authz.settlement import Settler
+from mpp_authz.sweeping import Sweeper
+
+log = logging.getLogger(__name__)
+
+_METHODS_GROUP: Final = "mpp_gateway.methods"
+#: Rows whose amounts the metric of owed payments adds up at the most.
+_OWED_ROWS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one authz process runs. Times are seconds."""
+
+    config_dir: Path
+    secrets_dir: Path
+    socket: Path
+    ledger: str
+    outcomes_dir: Path | None = None
+    http: str | None = None
+    slot: str = "authz-0"
+    settle_wait: float = 10.0
+    in_progress_wait: float = 2.0
+    grace: float = 15.0
+
+
+class StartError(Exception):
+    """The process cannot start here. The message names the setting and the fix."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT. Exit codes: 0 stopped, 2 usage, 3 the environment is wrong."""
+    options = _parser().parse_args(arguments)
+    logs.to_stderr(options.log_level)
+    settings = Settings(
+        config_dir=options.config_dir,
+        secrets_dir=options.secrets_dir,
+        socket=options.socket,
+        ledger=options.ledger,
+        outcomes_dir=options.outcomes_dir,
+        http=options.http,
+        slot=options.slot,
+        settle_wait=options.settle_wait,
+        in_progress_wait=options.in_progress_wait,
+        grace=options.grace,
+    )
+    try:
+        uvloop.run(run(settings))
+    except (StartError, reload.StartError, LedgerUnavailable, ValueError) as error:
+        print(f"mpp-gateway authz: {error}", file=sys.stderr)  # noqa: T201 - a command's last word
+        return 3
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mpp-gateway authz", description="Answer Envoy's Checks.")
+    parser.add_argument("--config-dir", type=Path, required=True, help="folder with pricing.json")
+    parser.add_argument("--secrets-dir", type=Path, required=True, help="folder with authz.json")
+    parser.add_argument("--socket", type=Path, required=True, help="unix socket to listen on")
+    parser.add_argument(
+        "--ledger", required=True, help="the ledger, such as sqlite:/var/lib/mpp-gateway/ledger.db"
+    )
+    parser.add_argument("--outcomes-dir", type=Path, help="folder of Envoy's outcome files")
+    parser.add_argument("--http", help="host:port for /metrics, /healthz and /readyz; port 0: the system chooses")
+    parser.add_argument("--slot", default="authz-0", help="stable name of this process among its kind")
+    parser.add_argument("--settle-wait", type=float, default=10.0, help="seconds a Check waits for a settlement")
+    parser.add_argument("--in-progress-wait", type=float, default=2.0, help="seconds it waits for another Check's")
+    parser.add_argument("--grace", type=float, default=15.0, help="seconds to finish Checks at the end")
+    parser.add_argument(
+        "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default: info)"
+    )
+    return parser
+
+
+async def run(settings: Settings) -> None:
+    """Serve until a signal says stop.
+
+    Raises:
+        StartError, reload.StartError, LedgerUnavailable, ValueError: it cannot start; says why.
+    """
+    counters = Metrics()
+    watched = await Watched.start(settings.config_dir, settings.secrets_dir, counters)
+    ledger = await stores.open_ledger(settings.ledger)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(ledger.close)
+        methods = _methods(lambda name: watched.keys.fee_payers.get(name))
+        for method in methods.values():
+            stack.push_async_callback(method.aclose)
+        owner = f"{settings.slot}/{secrets.token_hex(8)}"
+        closer = Closer(ledger, settings.outcomes_dir, counters)
+        settler = Settler(ledger, methods, owner, counters)
+        await settler.remember(watched.pricing.networks)
+        watched.on_change(lambda: _remember(settler, watched))
+        gate = Gate(
+            terms=watched,
+            ledger=ledger,
+            methods=methods,
+            settler=settler,
+            closer=closer,
+            metrics=counters,
+            clock=time.time,
+            times=decide.Times(settings.settle_wait, settings.in_progress_wait),
+        )
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, watched.request)
+
+        server, status = _server(gate, closer, counters)
+        listening = await _listen(server, settings.socket)
+        endpoint = None
+        if settings.http is not None:
+            endpoint = await _serve_metrics(settings.http, counters, ledger)
+            stack.push_async_callback(endpoint.aclose)
+        background = [
+            asyncio.create_task(watched.watch()),
+            asyncio.create_task(Sweeper(ledger, settler, closer).run()),
+        ]
+        log.info("serving", extra={"socket": str(settings.socket), "slot": settings.slot})
+        await stop.wait()
+
+        await status.enter_graceful_shutdown()
+        await server.stop(settings.grace)
+        _unlink_ours(settings.socket, listening)
+        await settler.aclose(settings.grace)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        log.info("stopped")
+
+
+def _methods(secret: Callable[[str], str | None]) -> dict[str, Method]:
+    """Every installed payment method, by name."""
+    found = importlib.metadata.entry_points(group=_METHODS_GROUP)
+    made = [point.load()(secret) for point in found]
+    if not made:
+        raise StartError(
+            f"no payment methods: expected entry points of {_METHODS_GROUP}; install mpp-gateway again"
+        )
+    return {method.name: method for method in made}
+
+
+def _remember(settler: Settler, watched: Watched) -> None:
+    settler.shielded(settler.remember(watched.pricing.networks))
+
+
+def _server(gate: Gate, closer: Closer, counters: Metrics) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_concurrent_streams", 1024),
+            ("grpc.so_reuseport", 0),
+            # A Check carries at most 60 KiB of headers and the body a route binds.
+            ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+        ]
+    )
+    external_auth_pb2_grpc.add_AuthorizationServicer_to_server(Authorization(gate, counters), server)
+    als_pb2_grpc.add_AccessLogServiceServicer_to_server(AccessLog(closer), server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    return server, status
+
+
+async def _listen(server: grpc.aio.Server, path: Path) -> int:
+    """Listen on the socket; one that another process still serves is taken over, and that one drains.
+
+    Returns the socket's inode, so that only ours is removed at the end.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    old_mask = os.umask(0o177)
+    try:
+        if not server.add_insecure_port(f"unix:{fresh}"):
+            raise StartError(f"--socket {path}: cannot listen there")
+        await server.start()
+    except RuntimeError as error:
+        raise StartError(
+            f"--socket {path}: cannot listen there; its folder must exist and the path be under 100 bytes"
+        ) from error
+    finally:
+        os.umask(old_mask)
+    os.rename(fresh, path)
+    return os.stat(path).st_ino
+
+
+def _unlink_ours(path: Path, inode: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()
+
+
+async def _serve_metrics(address: str, counters: Metrics, ledger: Ledger) -> metrics.Endpoint:
+    async def refresh() -> None:
+        counters.ledger(await ledger.counts(), await ledger.listing(frozenset({State.OWED}), _OWED_ROWS))
+
+    try:
+        return await metrics.serve(address, counters, lambda: None, refresh=refresh)
+    except OSError as error:
+        raise StartError(f"--http {address}: {error.strerror}; choose another port") from error

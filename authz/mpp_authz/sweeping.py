@@ -1,0 +1,68 @@
+"""What time has to say, in a loop: leases and lives that end, open outcomes, Envoys that are gone.
+
+Bounded work in each round. Several processes may sweep one ledger: every step is a compare-and-set.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from mpp_authz.closing import Closer
+from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, State
+from mpp_authz.settlement import Settler
+
+log = logging.getLogger(__name__)
+
+_ROWS_A_ROUND: Final = 100
+#: Rows whose chain is asked at the same time.
+_AT_ONCE: Final = 8
+
+
+@dataclass(slots=True)
+class Sweeper:
+    """Closes what nobody comes back for."""
+
+    ledger: Ledger
+    settler: Settler
+    closer: Closer
+    interval_seconds: float = 1.0
+
+    async def run(self) -> None:
+        """Sweep until cancelled. A store that is down is said once, and waited for."""
+        down = False
+        while True:
+            try:
+                await self.round()
+                down = False
+            except LedgerUnavailable as error:
+                if not down:
+                    log.error("sweeping waits for the ledger", extra={"error": str(error)})
+                down = True
+            except Exception:
+                log.exception("sweeping failed")
+            await asyncio.sleep(self.interval_seconds)
+
+    async def round(self) -> None:
+        """One look at everything that is due."""
+        await self.closer.bury()
+        rows = await self.ledger.due(await self.ledger.now(), _ROWS_A_ROUND)
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(row: Payment) -> None:
+            async with free:
+                await self._close(row)
+
+        await asyncio.gather(*(one(row) for row in rows))
+
+    async def _close(self, row: Payment) -> None:
+        match row.state:
+            case State.SETTLING | State.UNKNOWN:
+                await self.settler.resolve(row)
+            case State.DELIVERING:
+                await self.closer.read(row.data_plane)
+                current = await self.ledger.get(row.id)
+                if current is not None and current.lease_until <= await self.ledger.now():
+                    await self.closer.end_lease(current)
+            case State.CREDIT:
+                await self.closer.end_life(row)
