@@ -4,7 +4,8 @@ What changes with services comes from files (RDS, CDS, SDS) and never touches th
 cut live SSE and WebSocket streams. Paths are relative to Envoy's working directory, the state directory.
 
 The order of the filters is the design's ("A request's way through Envoy"). On the way out filters act in reverse,
-and local replies (our own 402, too) run through all of them: hence the marker that tells our 402 from an upstream's.
+and local replies (our own 402, too) run through all of them: hence the marker that tells our 402 from an
+upstream's.
 """
 
 import json
@@ -39,8 +40,6 @@ _UPSTREAM_PAYMENT: Final = (
 )
 #: Cache directives that a shared cache would believe more than `Cache-Control: private`.
 _SHARED_CACHES: Final = ("cdn-cache-control", "surrogate-control", "expires")
-
-_NO_CHALLENGE: Final = "Upstream Asked For Payment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +262,12 @@ def _cache_control() -> list[dict[str, Any]]:
     upstream's no-store stays. Asked before the receipt is taken off errors, so those are private, too."""
     paid = _response_has(wire.RECEIPT_HEADER)
     no_store = _header_matches("response", "cache-control", _regex("(?i).*no-store.*"))
-    shared = map(_remove, _SHARED_CACHES)
+    private = _on_response(_set("cache-control", "private"), *map(_remove, _SHARED_CACHES))
+    uncached = _on_response(_set("cache-control", "private, no-store"), *map(_remove, _SHARED_CACHES))
     # From last to first: the first of the two to act must not hide what the other one asks for.
     return [
-        _only_if("mpp.no-store", _all(paid, no_store), _on_response(_set("cache-control", "private, no-store"))),
-        _only_if(
-            "mpp.private", _all(paid, _not(no_store)), _on_response(_set("cache-control", "private"), *shared)
-        ),
+        _only_if("mpp.no-store", _all(paid, no_store), uncached),
+        _only_if("mpp.private", _all(paid, _not(no_store)), private),
     ]
 
 
@@ -278,7 +276,7 @@ def _ext_authz(settings: BootstrapSettings, cluster: str, timeout: float) -> dic
         "extensions.filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",
         stat_prefix=cluster,
-        grpc_service=_grpc(settings, cluster) | {"timeout": clusters.seconds(timeout)},
+        grpc_service=_retried(_grpc(settings, cluster)) | {"timeout": clusters.seconds(timeout)},
         failure_mode_allow=False,
         status_on_error={"code": "ServiceUnavailable"},
         validate_mutations=True,
@@ -293,6 +291,11 @@ def _grpc(settings: BootstrapSettings, cluster: str) -> dict[str, Any]:
     return {
         "envoy_grpc": {"cluster_name": cluster},
         "initial_metadata": [{"key": wire.DATA_PLANE_METADATA, "value": settings.instance}],
+    }
+
+
+def _retried(service: dict[str, Any]) -> dict[str, Any]:
+    return service | {
         # A restart of authz takes about 1.5 s: many short tries bridge it. Each is a Check that was not answered,
         # and a Check that was lost after it was read is safe to send again (the ledger claims the credential).
         "retry_policy": {
@@ -338,7 +341,7 @@ def _refuse_upstream_402() -> dict[str, Any]:
     """An upstream's 402 becomes 502: the payer paid us, and paying somebody else would not help."""
     body = {
         "type": "about:blank",
-        "title": _NO_CHALLENGE,
+        "title": "Upstream Asked For Payment",
         "status": 502,
         "detail": "The service behind this gateway asked the gateway for payment. You are not asked to pay again.",
     }
@@ -349,14 +352,12 @@ def _refuse_upstream_402() -> dict[str, Any]:
         response_headers_to_add=[_set("content-type", "application/problem+json")["append"]],
     )
     is_402 = _single(_input("HttpResponseStatusCodeMatchInput"), {"exact": "402"})
+    upstreams = _all(is_402, _not(_response_has(wire.CHALLENGE_MARKER)))
     return _filter(
         "envoy.filters.http.custom_response",
         _any(
             "extensions.filters.http.custom_response.v3.CustomResponse",
-            custom_response_matcher=_when(
-                _all(is_402, _not(_response_has(wire.CHALLENGE_MARKER))),
-                {"name": "bad-gateway", "typed_config": policy},
-            ),
+            custom_response_matcher=_when(upstreams, {"name": "bad-gateway", "typed_config": policy}),
         ),
     )
 
@@ -562,11 +563,7 @@ def _access_logs(settings: BootstrapSettings) -> list[dict[str, Any]]:
                 common_config={
                     "log_name": wire.ACCESS_LOG_NAME,
                     "transport_api_version": "V3",
-                    "grpc_service": {
-                        key: value
-                        for key, value in _grpc(settings, _OUTCOMES_CLUSTER).items()
-                        if key != "retry_policy"
-                    },
+                    "grpc_service": _grpc(settings, _OUTCOMES_CLUSTER),
                     "buffer_size_bytes": 0,  # each entry is sent at once
                     "buffer_flush_interval": "0.25s",
                     "grpc_stream_retry_policy": {

@@ -97,7 +97,7 @@ def validate(
         for name, text_of in _placeholders(cds).items():
             (folder / bootstrap.SECRETS_DIRECTORY / secrets.file_name(name)).write_text(text_of)
         (folder / "envoy.json").write_text(text)
-        command = argv("envoy.json", executable=executable)
+        command = [*argv("envoy.json", executable=executable), "--mode", "validate"]
         result = subprocess.run(
             [*command, "--mode", "validate"],
             cwd=folder,

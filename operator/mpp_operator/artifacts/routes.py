@@ -22,7 +22,7 @@ ROUTE_CONFIGURATION: Final = "mpp"
 
 #: `RoutePrice.lease` is this much longer than the longest stream of its route: the log has to be written,
 #: flushed and read before no news may count as undelivered.
-LEASE_MARGIN_SECONDS: Final = 10
+LEASE_MARGIN_SECONDS: Final = 5
 
 #: What a browser may read of our answers, and send with its requests. No cookies: no allow_credentials.
 _EXPOSED_HEADERS: Final = "WWW-Authenticate, Payment-Receipt, Payment-Credit, Retry-After"
@@ -104,7 +104,7 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
 
 @lru_cache(maxsize=16_384)
 def _service(service: ir.Service) -> tuple[str, str]:
-    """What a service answers at its basePath itself, and below it: two `on_match` of the virtual host's matcher."""
+    """What a service answers at its basePath itself, and below it: two `on_match` of the host's matcher."""
     at_base = [_route(service, route, at_base=True) for route in service.routes if _is_root(route.path)]
     below = [_route(service, route, at_base=False) for route in service.routes]
     cors = {} if service.cors_origins == _ANY_ORIGIN else {_CORS_FILTER: _cors(service.cors_origins)}
@@ -149,13 +149,9 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
         "request_headers_to_remove": sorted({*_OVERRIDES, *(name.lower() for name in service.headers_remove)}),
     }
     if service.headers_set:
+        # A percent sign would start one of Envoy's format operators.
         document["request_headers_to_add"] = [
-            # A percent sign would start one of Envoy's format operators.
-            {
-                "header": {"key": key, "value": value.replace("%", "%%")},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-            for key, value in service.headers_set
+            _header(key, value.replace("%", "%%")) for key, value in service.headers_set
         ]
     return document
 
@@ -173,7 +169,7 @@ def _lanes(route: ir.Route) -> dict[str, Any]:
 
 
 def _longest_stream(service: ir.Service, route: ir.Route) -> float:
-    """Seconds after which Envoy cuts an ordinary stream. A paid one must be over, and known to be, within its lease."""
+    """Seconds after which Envoy cuts an ordinary stream. A paid one is over, and known to be, within its lease."""
     if route.price is None:
         return service.timeouts.request + service.timeouts.upload
     return max(1.0, route.price.lease - LEASE_MARGIN_SECONDS)
@@ -316,12 +312,7 @@ def _problem(name: str, match: dict[str, Any], status: int, title: str, detail: 
         "name": name,
         "match": match,
         "direct_response": {"status": status, "body": {"inline_string": _json(body)}},
-        "response_headers_to_add": [
-            {
-                "header": {"key": "content-type", "value": "application/problem+json"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ],
+        "response_headers_to_add": [_header("content-type", "application/problem+json")],
         "typed_per_filter_config": dict(_FREE),
     }
 
@@ -338,7 +329,7 @@ def _method_not_allowed(
 ) -> dict[str, Any]:
     allow = ", ".join(methods)
     document = _problem(f"{name}/-/405", match, 405, "Method Not Allowed", f"This path answers {allow}.")
-    document["response_headers_to_add"].append({"header": {"key": "allow", "value": allow}})
+    document["response_headers_to_add"].append(_header("allow", allow))
     document["typed_per_filter_config"] |= filters
     return document
 
@@ -352,6 +343,10 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
         "expose_headers": _EXPOSED_HEADERS,
         "max_age": "600",
     }
+
+
+def _header(name: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 # --- text ----------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+# ruff: noqa: A005  -- modules are imported as `artifacts.secrets`; nothing shadows the standard library
 """Credentials: SDS files for Envoy, `authz.json` for authz. The only artifact that holds secrets.
 
 Published as a Secret or as 0600 files, never as a ConfigMap. No repr, message or log line holds a value.
