@@ -99,7 +99,7 @@ def validate(
         (folder / "envoy.json").write_text(text)
         command = [*argv("envoy.json", executable=executable), "--mode", "validate"]
         result = subprocess.run(
-            [*command, "--mode", "validate"],
+            command,
             cwd=folder,
             capture_output=True,
             text=True,
