@@ -147,10 +147,6 @@ class GatewayConfig:
         """The network of that name."""
         return next((network for network in self.networks if network.name == name), None)
 
-    def policy(self, namespace: str) -> Namespace:
-        """What services in `namespace` may name."""
-        return dict(self.namespaces).get(namespace, ANYTHING)
-
 
 def parse(document: Mapping[str, Any]) -> GatewayConfig:
     """Read gateway.yaml; an empty document is one machine's defaults.

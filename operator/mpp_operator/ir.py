@@ -113,8 +113,9 @@ class SecretSource:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSecret:
-    """An SDS secret by name. `scheme` says how the header value is made: "raw" (the value alone), "bearer", or
-    "basic" (`username:value`, base64); "ca" is a PEM bundle for a validation context."""
+    """An SDS secret by name. `scheme` says how the header value is made: "raw" (the value alone), "bearer",
+    "basic" (`username:value`, base64) or "basic-user" (`value:`, base64, as Stripe takes its keys); "ca" is a PEM
+    bundle for a validation context."""
 
     name: str
     source: SecretSource
