@@ -5,6 +5,7 @@ Two witnesses say what was delivered. The gRPC access log is fast and may lose n
 news is undelivered only once its Envoy's file was read to the end.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -42,9 +43,10 @@ async def advance(ledger: Ledger, row: Payment, step: Step) -> Payment | None:
 
 @dataclass(slots=True)
 class _Reader:
-    """How far one outcome file was read."""
+    """How far one outcome file was read. One reader at a time: who waited finds everything recorded."""
 
     offset: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -81,26 +83,23 @@ class Closer:
         if self.outcomes is None or not data_plane:
             return False
         ended = self.outcomes / f"{data_plane}{wire.OUTCOME_ENDED_SUFFIX}"
-        # Asked before reading: what it wrote last is in the file by the time it is called ended.
-        gone = ended.exists()
-        path = ended if gone else self.outcomes / f"{data_plane}{wire.OUTCOME_LIVE_SUFFIX}"
         reader = self._readers.setdefault(data_plane, _Reader())
-        try:
-            with path.open("rb") as file:
-                if file.seek(0, 2) < reader.offset:
-                    reader.offset = 0  # it was rotated
-                file.seek(reader.offset)
-                data = file.read()
-        except FileNotFoundError:
-            if not gone and ended.exists():
-                return await self.read(data_plane)  # renamed between the question and the answer
-            return True  # `bury` read it to its end and took it away
-        complete = data.rfind(b"\n") + 1
-        for line in data[:complete].decode("utf-8", "replace").splitlines():
-            entry = delivery.read_line(line)
-            if entry is not None:
-                await self.record(entry)
-        reader.offset += complete
+        async with reader.lock:
+            # Asked before reading: what it wrote last is in the file by the time it is called ended.
+            gone = ended.exists()
+            path = ended if gone else self.outcomes / f"{data_plane}{wire.OUTCOME_LIVE_SUFFIX}"
+            try:
+                news = _from(path, reader.offset)
+            except FileNotFoundError:
+                if gone or not ended.exists():
+                    return True  # `bury` read it to its end and took it away
+                gone, news = True, _from(ended, reader.offset)  # renamed between the question and the answer
+            complete = news[: news.rfind(b"\n") + 1]
+            for line in complete.decode("utf-8", "replace").splitlines():
+                entry = delivery.read_line(line)
+                if entry is not None:
+                    await self.record(entry)
+            reader.offset += len(complete)
         return gone
 
     async def end_lease(self, row: Payment) -> Payment | None:
@@ -132,3 +131,9 @@ class Closer:
                 await self.end_lease(row)
             file.unlink(missing_ok=True)
             self._readers.pop(data_plane, None)
+
+
+def _from(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read()

@@ -24,7 +24,7 @@ from mpp_authz.pricing import Network, Pricing, RoutePrice
 from mpp_authz.problems import Kind
 from mpp_authz.quotes import Request
 from mpp_authz.settlement import Attempt, ClaimLost, Settler, Waiter
-from mpp_authz.verdicts import Deny, Verdict
+from mpp_authz.verdicts import Allow, Deny, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +72,46 @@ class Gate:
     async def check(self, request: Request) -> Verdict:
         """The verdict on one request.
 
+        It is made in a task of its own: when Envoy gives up or the time is over, the task goes on, a settlement
+        in it ends in a credit, and an attempt it began is taken back, because nothing reached the upstream.
+
         Raises:
-            asyncio.CancelledError: Envoy gave up. A settlement that runs goes on and ends in a credit.
+            asyncio.CancelledError: Envoy gave up.
         """
         waiter = Waiter()
+        task = self.settler.shielded(self._guarded(request, waiter))
+        try:
+            await asyncio.wait({task}, timeout=self.times.settle_wait)
+        except asyncio.CancelledError:
+            self._abandon(task, waiter)
+            raise
+        if task.done():
+            return task.result()
+        self._abandon(task, waiter)
+        return verdicts.unknown()
+
+    def _abandon(self, task: "asyncio.Task[Verdict]", waiter: Waiter) -> None:
+        waiter.gone = True
+        self.settler.shielded(self._afterwards(task, waiter))
+
+    async def _afterwards(self, task: "asyncio.Task[Verdict]", waiter: Waiter) -> None:
+        """What is left to write when nobody waits: that nobody does, and that nothing went to the upstream."""
+        if waiter.challenge_id is not None and not task.done():
+            row = await self.ledger.get(waiter.challenge_id)
+            if row is not None:
+                await advance(self.ledger, row, transitions.check_ended)
+        verdict = await task
+        if isinstance(verdict, Allow):
+            row = await self.ledger.get(verdict.payment)
+            if row is not None:
+                await advance(self.ledger, row, lambda r: transitions.not_sent(r, verdict.attempt))
+
+    async def _guarded(self, request: Request, waiter: Waiter) -> Verdict:
         try:
             return await self._check(request, waiter)
         except LedgerUnavailable as error:
             log.error("ledger unavailable", extra={"error": str(error)})
             return verdicts.unavailable(f"The payment ledger cannot be reached. {verdicts.PRESENT_AGAIN}")
-        finally:
-            waiter.gone = True
 
     async def _check(self, request: Request, waiter: Waiter) -> Verdict:
         key = request.route
@@ -119,6 +148,7 @@ class Gate:
             return await self.fresh(
                 request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this server."
             )
+        waiter.challenge_id = presented.challenge.id
         case = _Case(
             self,
             request,
@@ -194,18 +224,6 @@ class Gate:
     async def _settle(
         self, case: "_Case", attempt: Attempt, verified: Verified, replacing: Payment | None
     ) -> Verdict:
-        task = self.settler.shielded(self._settle_and_deliver(case, attempt, verified, replacing))
-        await asyncio.wait({task}, timeout=self.times.settle_wait)
-        if task.done():
-            return task.result()
-        case.waiter.gone = True
-        self.settler.shielded(self._note_check_ended(case.presented.challenge.id))
-        return verdicts.unknown()
-
-    async def _settle_and_deliver(
-        self, case: "_Case", attempt: Attempt, verified: Verified, replacing: Payment | None
-    ) -> Verdict:
-        """Runs to its end whether or not a Check waits for it."""
         try:
             result = await self.settler.settle(attempt, verified, replacing)
         except ClaimLost:
@@ -221,11 +239,6 @@ class Gate:
             case Payment(state=State.UNKNOWN):
                 result = await self.settler.outcome(result, attempt, self.times.settle_wait)
         return await self._known(case, result)
-
-    async def _note_check_ended(self, payment: str) -> None:
-        row = await self.ledger.get(payment)
-        if row is not None:
-            await advance(self.ledger, row, transitions.check_ended)
 
     async def _refuse_transfer(self, case: "_Case", reference: str, detail: str) -> Deny:
         """A push transfer that pays us, but not for this: no challenge, and a person gets to see it."""
@@ -342,14 +355,7 @@ class Gate:
             if changed is None:
                 raise LedgerUnavailable(f"payment {row.id}: expected a row, found none")
             return await self._known(case, changed)
-        return await self._let_through(case, following)
-
-    async def _let_through(self, case: "_Case", row: Payment) -> Verdict:
-        if case.waiter.gone:
-            # Envoy hung up while we wrote: it never heard of this attempt.
-            await advance(self.ledger, row, lambda r: transitions.not_sent(r, row.attempt))
-            return verdicts.unknown()
-        return verdicts.allow(row, case.presented.challenge.id)
+        return verdicts.allow(following, case.presented.challenge.id)
 
     # --- unmodified clients get their credit too --------------------------------------------------------
 
@@ -426,7 +432,7 @@ class Gate:
             known = await self.ledger.get(case.presented.challenge.id)
             return None if known is None else await self._known(case, known)
         log.info("credit taken by a new credential", extra={"payment": row.id, "challenge": spent.id})
-        return await self._let_through(case, following)
+        return verdicts.allow(following, case.presented.challenge.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Envoy's access log entries -> what was delivered. With `service`, the only reader of Envoy's protobufs."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -15,6 +16,8 @@ from mpp_authz.ledger import LedgerUnavailable
 
 log = logging.getLogger(__name__)
 
+#: Entries being recorded at the same time; more wait, and Envoy buffers.
+_AT_ONCE: Final = 256
 _ENDED: Final = accesslog_pb2.DownstreamEnd
 
 #: Fields of ResponseFlags that `delivery` asks for, by the short names of %RESPONSE_FLAGS%.
@@ -45,23 +48,31 @@ class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc] # 
 
     def __init__(self, closer: Closer) -> None:
         self._closer = closer
+        self._free = asyncio.Semaphore(_AT_ONCE)
 
     async def StreamAccessLogs(
         self, messages: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> Any:
-        async for message in messages:
-            for logged in message.http_logs.log_entry:
-                entry = read(logged)
-                if entry is None:
-                    continue
-                try:
-                    await self._closer.record(entry)
-                except LedgerUnavailable as error:
-                    # The outcome file has it too, and is read at the end of the lease.
-                    log.error("outcome not recorded", extra={"payment": entry.payment, "error": str(error)})
-                except Exception:
-                    log.exception("outcome not recorded", extra={"payment": entry.payment})
+        # Each entry in a task of its own: their writes share a commit. Their order does not matter.
+        async with asyncio.TaskGroup() as tasks:
+            async for message in messages:
+                for logged in message.http_logs.log_entry:
+                    entry = read(logged)
+                    if entry is not None:
+                        await self._free.acquire()
+                        tasks.create_task(self._record(entry))
         return als_pb2.StreamAccessLogsResponse()
+
+    async def _record(self, entry: Entry) -> None:
+        try:
+            await self._closer.record(entry)
+        except LedgerUnavailable as error:
+            # The outcome file has it too, and is read at the end of the lease.
+            log.error("outcome not recorded", extra={"payment": entry.payment, "error": str(error)})
+        except Exception:
+            log.exception("outcome not recorded", extra={"payment": entry.payment})
+        finally:
+            self._free.release()
 
 
 def read(logged: Any) -> Entry | None:

@@ -34,9 +34,10 @@ _POLL_SECONDS: Final = 0.25
 
 @dataclass(slots=True)
 class Waiter:
-    """Whether the Check that asked still waits."""
+    """Whether the Check that asked still waits, and with which challenge."""
 
     gone: bool = False
+    challenge_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,15 @@ class _Claim:
     async def envelope(self, raw: str) -> bool:
         if self.row is None:
             return False
-        written = await advance(
-            self.ledger,
-            self.row,
-            lambda r: replace(r, envelope=raw) if r.state is State.SETTLING and r.envelope is None else None,
-        )
+        mine = (self.row.lease_owner, self.row.created_at, self.row.reference)
+
+        def stored(row: Payment) -> Payment | None:
+            # Another process may have begun again where we were taken for dead: then it sends, and we do not.
+            held = row.state is State.SETTLING and row.envelope is None
+            still = held and (row.lease_owner, row.created_at, row.reference) == mine
+            return replace(row, envelope=raw) if still else None
+
+        written = await advance(self.ledger, self.row, stored)
         if written is not None:
             self.row = written
         return written is not None
