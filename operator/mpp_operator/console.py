@@ -42,3 +42,19 @@ class Console:
         if not self.err.isatty() or "NO_COLOR" in os.environ:
             return text
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+#: Exit codes.
+DONE: Final = 0
+WRONG_INPUT: Final = 1
+WRONG_USAGE: Final = 2
+WRONG_ENVIRONMENT: Final = 3
+
+
+class Failure(Exception):
+    """A command cannot go on. `problems` is one line each, for people; `code` is the exit code."""
+
+    def __init__(self, code: int, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.code = code
+        self.problems = problems

@@ -1,0 +1,228 @@
+"""The command line: arguments in, one shell called, an exit code out. Bad input never gives a traceback.
+
+Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 the environment is wrong.
+"""
+
+import argparse
+import asyncio
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpp_operator import console
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["authz"]:  # it has a parser of its own and knows nothing of this package
+        from mpp_authz import server
+
+        return server.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    out = console.Console()
+    try:
+        code: int = options.command(options, out)
+    except console.Failure as failure:
+        out.problems(failure.problems)
+        return failure.code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return console.DONE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    from mpp_operator import pay, payments
+
+    parser = argparse.ArgumentParser(
+        prog="mpp-gateway",
+        description="Put a price on any HTTP API.",
+        epilog="Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 the environment is wrong.",
+    )
+    parser.add_argument("--version", action="version", version=importlib.metadata.version("mpp-gateway"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _run_arguments(commands.add_parser("run", help="serve PaidServices on this machine"))
+    _compile_arguments(commands.add_parser("compile", help="write what Envoy and authz would read, and stop"))
+    paying = commands.add_parser("pay", help="see what a URL costs, or pay and fetch it")
+    pay.add_arguments(paying)
+    paying.set_defaults(command=lambda options, _: pay.run(options))
+    listing = commands.add_parser("payments", help="what the ledger holds")
+    payments.add_arguments(listing)
+    listing.set_defaults(command=lambda options, _: payments.run(options))
+    _bootstrap_arguments(commands.add_parser("bootstrap", help="print the configuration that Envoy starts with"))
+    commands.add_parser("authz", help="answer Envoy's Checks (its own --help says more)", add_help=False)
+    return parser
+
+
+# --- run -------------------------------------------------------------------------------------------------
+
+
+def _inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-f", "--file", dest="files", metavar="FILE", type=Path, nargs="+", action="extend", required=True,
+        help="a file of PaidServices, or a folder of such files",
+    )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", type=Path, help="gateway.yaml: what all services share")
+    parser.add_argument(
+        "--secrets-dir",
+        metavar="DIR",
+        type=Path,
+        help="secrets as DIR/<namespace>/<name>/<key>; else NAME_KEY in the environment",
+    )
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    from mpp_operator import statedir
+
+    _inputs(parser)
+    parser.add_argument("--port", type=_port, help="listen here instead (default: 4402; 0: any free one)")
+    parser.add_argument(
+        "--state-dir", metavar="DIR", type=Path, default=statedir.default(os.environ),
+        help="ledger, keys and sockets (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--sandbox", action="store_true", help="with a local chain and test money for every offer")
+    parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
+    parser.add_argument(
+        "--concurrency",
+        type=_count,
+        default=os.cpu_count() or 1,
+        help="Envoy's worker threads (default: one per CPU)",
+    )
+    parser.add_argument(
+        "--drain",
+        metavar="SECONDS",
+        type=_seconds,
+        default=10.0,
+        help="for requests in flight at the end (default: 10)",
+    )
+    parser.add_argument(
+        "--log-level", default="warning", choices=["debug", "info", "warning", "error"], help="of authz"
+    )
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace, out: console.Console) -> int:
+    from mpp_operator import local
+
+    asyncio.run(
+        local.run(
+            local.Options(
+                files=tuple(options.files),
+                config=options.config,
+                port=options.port,
+                state_dir=options.state_dir.absolute(),
+                secrets_dir=options.secrets_dir,
+                concurrency=options.concurrency,
+                sandbox=options.sandbox,
+                as_json=options.json,
+                drain=options.drain,
+                log_level=options.log_level,
+            ),
+            os.environ,
+            out,
+        )
+    )
+    return console.DONE
+
+
+# --- compile ---------------------------------------------------------------------------------------------
+
+
+def _compile_arguments(parser: argparse.ArgumentParser) -> None:
+    _inputs(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="where to write (default: nowhere)")
+    parser.add_argument("--check", action="store_true", help="let the real Envoy look at the result")
+    parser.set_defaults(command=_compile)
+
+
+def _compile(options: argparse.Namespace, out: console.Console) -> int:
+    from mpp_operator import directory, envoy, local_secrets, sources
+
+    if options.output is None and not options.check:
+        raise console.Failure(console.WRONG_USAGE, "compile: expected -o DIR, --check or both, got neither")
+    found = sources.load(sources.expand(options.files), options.config)
+    folder = local_secrets.Folder(options.secrets_dir, os.environ)
+    compiled = sources.build(found, sources.recipients_only(found, folder))
+    files = compiled.compilation.artifacts
+    if options.check:
+        try:
+            complaints = envoy.validate(files)
+        except envoy.EnvoyError as error:
+            raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
+        if complaints:
+            raise console.Failure(console.WRONG_INPUT, *(f"envoy: {complaint}" for complaint in complaints))
+    if options.output is not None:
+        try:
+            options.output.mkdir(parents=True, exist_ok=True)
+            for name, text in sorted(files.items()):
+                path = options.output / name
+                path.unlink(missing_ok=True)
+                directory.write(path, text, mode=0o644)
+        except OSError as error:
+            raise console.Failure(
+                console.WRONG_ENVIRONMENT,
+                f"{options.output}: expected a folder we can write, got: {error.strerror}",
+            ) from error
+    out.say(f"revision {compiled.compilation.revision}: {len(found.services)} services, {len(files)} files")
+    return console.DONE
+
+
+# --- bootstrap -------------------------------------------------------------------------------------------
+
+
+def _bootstrap_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--instance", required=True, help="node id, different for each start of an Envoy")
+    parser.add_argument("--address", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=4402, help="(default: %(default)s)")
+    parser.add_argument("--authz-socket", action="append", help="a socket of authz; once for each process")
+    parser.add_argument("--admin-socket", default="admin.sock", help="(default: %(default)s)")
+    parser.add_argument("--outcomes-file", default="outcomes.log", help="(default: %(default)s)")
+    parser.set_defaults(command=_bootstrap)
+
+
+def _bootstrap(options: argparse.Namespace, out: console.Console) -> int:
+    from mpp_operator import bootstrap
+
+    settings = bootstrap.BootstrapSettings(
+        instance=options.instance,
+        address=options.address,
+        port=options.port,
+        authz_sockets=tuple(options.authz_socket or ("authz.sock",)),
+        admin_socket=options.admin_socket,
+        outcomes_file=options.outcomes_file,
+    )
+    out.result(bootstrap.render(settings).rstrip("\n"))
+    return console.DONE
+
+
+# --- arguments -------------------------------------------------------------------------------------------
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text}")
+    return port
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 to 3600, got {text}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Files in, one compilation out: what `run` and `compile` share. Reads files; decides nothing about prices.
+
+Every problem is one line: `file: namespace/name: field: what was expected, what was found`.
+"""
+
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from mpp_operator import compiler, console, gateway, ir, local_secrets, paidservice
+
+#: One problem of a condition's message ends where the next one's field begins.
+_NEXT_PROBLEM: Final = re.compile(r"; (?=spec\b|metadata\b)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the files say. `places` tells which file a service came from."""
+
+    services: tuple[paidservice.PaidService, ...]
+    config: gateway.GatewayConfig
+    names_keys: bool  # gateway.yaml says where the signing keys are
+    places: Mapping[compiler.Key, str]
+    config_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Sources that are all accepted, with their artifacts and the secrets these need."""
+
+    sources: Sources
+    compilation: compiler.Compilation
+    values: Mapping[ir.SecretSource, str]
+
+
+def expand(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Files as they are; of a folder, its `.yaml` and `.yml` files by name.
+
+    Raises:
+        Failure: a path is neither, or a folder holds none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(entry for entry in path.iterdir() if entry.suffix in (".yaml", ".yml") and entry.is_file())
+        if not found:
+            raise console.Failure(
+                console.WRONG_INPUT, f"{path}: expected a file, or a folder with .yaml files in it"
+            )
+        files += found
+    return tuple(dict.fromkeys(files))
+
+
+def load(files: Iterable[Path], config_file: Path | None, overrides: Mapping[str, Any] | None = None) -> Sources:
+    """Read and parse everything. `overrides` are put over gateway.yaml's fields, one level deep.
+
+    Raises:
+        Failure: with every problem of every file.
+    """
+    problems: list[str] = []
+    services: dict[compiler.Key, paidservice.PaidService] = {}
+    places: dict[compiler.Key, str] = {}
+    for file in files:
+        for document in _documents(file, problems):
+            try:
+                service = paidservice.parse(document)
+            except paidservice.SpecError as error:
+                problems += [f"{file}: {_title(document)}: {problem}" for problem in error.problems]
+                continue
+            if service.key in services:
+                first = places[service.key]
+                where = "twice in the same file" if first == str(file) else f"also in {first}"
+                problems.append(
+                    f"{file}: {'/'.join(service.key)}: metadata.name: expected each service once, got it {where}"
+                )
+                continue
+            services[service.key] = service
+            places[service.key] = str(file)
+    document = _config_document(config_file, problems)
+    config = gateway.GatewayConfig()
+    try:
+        config = gateway.parse(_over(document, overrides or {}))
+    except paidservice.SpecError as error:
+        problems += [f"{config_file or 'gateway.yaml'}: {problem}" for problem in error.problems]
+    if not services and not problems:
+        problems.append("-f: expected at least one PaidService, got none")
+    if problems:
+        raise console.Failure(console.WRONG_INPUT, *problems)
+    return Sources(tuple(services.values()), config, "challengeKeys" in document, places, config_file)
+
+
+def secret_sources(sources: Sources) -> tuple[ir.SecretSource, ...]:
+    """Every Secret's key these sources need, the signing keys included where gateway.yaml names them."""
+    found = {ref for service in sources.services for ref in compiler.refs(service)}
+    found |= set(compiler.gateway_refs(sources.config))
+    found |= {_as_secret(source) for source in _recipient_sources(sources)}
+    if sources.names_keys:
+        found |= set(key_sources(sources))
+    return tuple(sorted(found, key=lambda s: (s.namespace, s.name, s.key)))
+
+
+def key_sources(sources: Sources) -> tuple[ir.SecretSource, ...]:
+    """The signing keys that gateway.yaml names, in its order."""
+    config = sources.config
+    return tuple(ir.SecretSource(config.namespace, ref.name, ref.key) for ref in config.challenge_keys)
+
+
+def build(sources: Sources, values: Mapping[ir.SecretSource, str]) -> Compiled:
+    """Compile. On one machine a service that is not accepted is an error.
+
+    Raises:
+        Failure: with a line for each problem of each service.
+    """
+    recipients = {
+        source: values[_as_secret(source)].strip()
+        for source in _recipient_sources(sources)
+        if _as_secret(source) in values
+    }
+    compilation = compiler.compile(sources.services, sources.config, recipients)
+    problems = [
+        f"{sources.places[key]}: {'/'.join(key)}: {line}"
+        for key, conditions in compilation.conditions.items()
+        for condition in conditions
+        if not condition.status
+        for line in _NEXT_PROBLEM.split(condition.message)
+    ]
+    if problems:
+        raise console.Failure(console.WRONG_INPUT, *problems)
+    return Compiled(sources, compilation, values)
+
+
+def secrets(sources: Sources, folder: local_secrets.Folder) -> Mapping[ir.SecretSource, str]:
+    """The values of `secret_sources`.
+
+    Raises:
+        Failure: with everything that is missing.
+    """
+    try:
+        return local_secrets.resolve(secret_sources(sources), folder)
+    except local_secrets.SecretsError as error:
+        raise console.Failure(console.WRONG_ENVIRONMENT, *error.problems) from error
+
+
+def recipients_only(sources: Sources, folder: local_secrets.Folder) -> Mapping[ir.SecretSource, str]:
+    """The values that artifacts hold themselves: recipients, not credentials.
+
+    Raises:
+        Failure: with everything that is missing.
+    """
+    try:
+        return local_secrets.resolve({_as_secret(source) for source in _recipient_sources(sources)}, folder)
+    except local_secrets.SecretsError as error:
+        raise console.Failure(console.WRONG_ENVIRONMENT, *error.problems) from error
+
+
+def on_network(sources: Sources, network: str, currencies: Iterable[str], payee: str) -> Sources:
+    """The same services with every offer on one (development) network. Who has no fixed recipient is paid at
+    `payee`; nobody sponsors fees there."""
+    known = tuple(currencies)
+
+    def moved(offer: paidservice.Offer) -> paidservice.Offer:
+        return replace(
+            offer,
+            method="tempo",
+            network=network,
+            currency=offer.currency if offer.currency in known else known[0],
+            recipient=offer.recipient or payee,
+            recipient_from=None,
+            fee_payer=None,
+        )
+
+    def service_moved(service: paidservice.PaidService) -> paidservice.PaidService:
+        payment = service.spec.payment
+        offers = tuple(map(moved, payment.offers)) if payment.offers else None
+        return replace(service, spec=replace(service.spec, payment=replace(payment, offers=offers)))
+
+    default = paidservice.Offer(name="tempo", method="tempo", network=network, currency=known[0], recipient=payee)
+    offers = tuple(map(moved, sources.config.offers)) or (default,)
+    return replace(
+        sources,
+        services=tuple(map(service_moved, sources.services)),
+        config=replace(sources.config, offers=offers),
+    )
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as an API server sees it: dates stay text, and a key that is there twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"expected each key once, got {key!r} again", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _documents(file: Path, problems: list[str]) -> list[Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        return [document for document in yaml.load_all(text, _Loader) if document is not None]
+    except OSError as error:
+        problems.append(f"{file}: expected a file we can read, got: {error.strerror}")
+    except UnicodeDecodeError:
+        problems.append(f"{file}: expected UTF-8 text, got other bytes")
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problems.append(f"{file}: expected YAML, got: {_yaml_problem(error)}")
+    return []
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return where + (getattr(error, "problem", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+def _config_document(file: Path | None, problems: list[str]) -> Mapping[str, Any]:
+    if file is None:
+        return {}
+    before = len(problems)
+    documents = _documents(file, problems)
+    if len(problems) > before:
+        return {}
+    if len(documents) > 1:
+        problems.append(f"{file}: expected one document, got {len(documents)}")
+    document = documents[0] if documents else {}
+    if not isinstance(document, Mapping):
+        problems.append(f"{file}: expected an object, got {type(document).__name__}")
+        return {}
+    return document
+
+
+def _over(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(document)
+    for name, value in overrides.items():
+        below = merged.get(name)
+        merged[name] = {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _title(document: Any) -> str:
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        return "a document without metadata"
+    return f"{metadata.get('namespace', 'default')}/{metadata.get('name', '?')}"
+
+
+def _recipient_sources(sources: Sources) -> tuple[compiler.RecipientSource, ...]:
+    own = [source for service in sources.services for source in compiler.recipient_sources(service)]
+    return (*own, *compiler.gateway_recipient_sources(sources.config))
+
+
+def _as_secret(source: compiler.RecipientSource) -> ir.SecretSource:
+    """One machine has no ConfigMaps: both kinds are looked up alike."""
+    return ir.SecretSource(source.namespace, source.name, source.key)
