@@ -22,6 +22,10 @@ HEALTH_PATH: Final = "/-/healthz"
 CONFIG_DIRECTORY: Final = "config"
 SECRETS_DIRECTORY: Final = secrets.DIRECTORY
 
+#: Empty, and then no header, where the metadata is absent.
+_PAYMENT: Final = f"%DYNAMIC_METADATA({wire.METADATA_NAMESPACE}:{wire.PAYMENT_METADATA})%"
+_TIMEOUT: Final = f"%METADATA(ROUTE:{':'.join(routes.TIMEOUT_METADATA)})%"
+
 _TYPE: Final = "type.googleapis.com/"
 _PAYING_CLUSTER: Final = "authz-paying"
 _MINTING_CLUSTER: Final = "authz-minting"
@@ -248,6 +252,7 @@ def _filters(settings: BootstrapSettings) -> list[dict[str, Any]]:
         # From here on nobody needs the credential any more: on free routes, too, it stays with us.
         _only_if("mpp.authorization", _authorization_pays(), _on_request(_remove("authorization"))),
         _filter("mpp.credentials", _on_request(*map(_remove, _CREDENTIALS))),
+        _filter("mpp.timeout", _on_request(_set("x-envoy-upstream-rq-timeout-ms", _TIMEOUT))),
         _refuse_upstream_402(),
         _only_if("mpp.foreign-challenge", _foreign_challenge(), _on_response(_remove("www-authenticate"))),
         _filter(
@@ -349,7 +354,13 @@ def _refuse_upstream_402() -> dict[str, Any]:
         "extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
         status_code=502,
         body={"inline_string": json.dumps(body, sort_keys=True)},
-        response_headers_to_add=[_set("content-type", "application/problem+json")["append"]],
+        response_headers_to_add=[
+            _set("content-type", "application/problem+json")["append"],
+            # The answer is made anew, without what ext_authz adds on the way out: the credit has to be said again.
+            _set(wire.CREDIT_HEADER, _PAYMENT)["append"],
+            _set("retry-after", "1")["append"],
+            _set("cache-control", "no-store")["append"],
+        ],
     )
     is_402 = _single(_input("HttpResponseStatusCodeMatchInput"), {"exact": "402"})
     upstreams = _all(is_402, _not(_response_has(wire.CHALLENGE_MARKER)))
@@ -598,7 +609,7 @@ _REQUEST_LOG: Final = {
     "id": "%REQ(X-REQUEST-ID)%",
     "method": "%REQ(:METHOD)%",
     "host": "%REQ(:AUTHORITY)%",
-    "path": "%PATH(NQ:ORIG)%",
+    "path": "%PATH(NQ)%",  # as the upstream saw it; the route says the rest
     "route": "%ROUTE_NAME%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
@@ -607,7 +618,7 @@ _REQUEST_LOG: Final = {
     "bytes_received": "%BYTES_RECEIVED%",
     "bytes_sent": "%BYTES_SENT%",
     "upstream": "%UPSTREAM_CLUSTER%",
-    "payment": f"%DYNAMIC_METADATA({wire.METADATA_NAMESPACE}:{wire.PAYMENT_METADATA})%",
+    "payment": _PAYMENT,
 }
 
 

@@ -53,6 +53,8 @@ async def serve(tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             pass
+        except asyncio.CancelledError:  # the end of `serve`: asyncio's callback would log it
+            pass
         finally:
             tasks.discard(task)
             writer.transport.abort()

@@ -24,6 +24,11 @@ ROUTE_CONFIGURATION: Final = "mpp"
 #: flushed and read before no news may count as undelivered.
 LEASE_MARGIN_SECONDS: Final = 5
 
+#: Route metadata with the milliseconds of `timeouts.request`, for the bootstrap's `mpp.timeout` filter. Envoy
+#: ignores a route's `timeout` where `max_stream_duration` is set (envoyproxy/envoy#32948, and seen on 1.40), but
+#: takes it from a header.
+TIMEOUT_METADATA: Final = ("mpp", "timeout_ms")
+
 #: What a browser may read of our answers, and send with its requests. No cookies: no allow_credentials.
 _EXPOSED_HEADERS: Final = "WWW-Authenticate, Payment-Receipt, Payment-Credit, Retry-After"
 _ALLOWED_HEADERS: Final = "Authorization, Payment-Authorization, Accept-Payment, Idempotency-Key, Content-Type"
@@ -148,6 +153,10 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
         "typed_per_filter_config": filters,
         "request_headers_to_remove": sorted({*_OVERRIDES, *(name.lower() for name in service.headers_remove)}),
     }
+    if not route.streaming:
+        namespace, key = TIMEOUT_METADATA
+        milliseconds = str(max(1, round(service.timeouts.request * 1000)))
+        document["metadata"] = {"filter_metadata": {namespace: {key: milliseconds}}}
     if service.headers_set:
         # A percent sign would start one of Envoy's format operators.
         document["request_headers_to_add"] = [
