@@ -1,6 +1,6 @@
 """Fixtures of the whole suite live in tests/support, one module per thing that is started."""
 
 from chain import chain, fresh_chain  # noqa: F401 - fixtures
-from ledgers import ledger, store  # noqa: F401 - fixtures
 from gateway_process import start_gateway as start_gateway
 from golden import pytest_addoption as pytest_addoption
+from ledgers import ledger, store  # noqa: F401 - fixtures

@@ -568,6 +568,7 @@ def announce(machine: Machine, out: console.Console) -> None:
         "http": f"http://{machine.http}",
         "revision": machine.inputs.compiled.compilation.revision,
         "stateDir": str(machine.state.root),
+        "sockets": str(machine.state.sockets),
         "services": services,
     }
     if test_money is not None:

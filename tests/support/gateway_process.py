@@ -51,6 +51,11 @@ class GatewayProcess:
         return str(self.ready["http"])
 
     @property
+    def admin_socket(self) -> Path:
+        """Of Envoy."""
+        return Path(self.ready["sockets"]) / "admin.sock"
+
+    @property
     def ledger(self) -> Path:
         return self.state_dir / "ledger.db"
 
@@ -94,6 +99,9 @@ class GatewayProcess:
             pytest.fail("the gateway did not end after SIGTERM:\n" + "\n".join(self.stderr))
         for reader in self._readers:
             reader.join(10)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
         return code
 
 
