@@ -72,13 +72,16 @@ class Gate:
     async def check(self, request: Request) -> Verdict:
         """The verdict on one request.
 
-        It is made in a task of its own: when Envoy gives up or the time is over, the task goes on, a settlement
-        in it ends in a credit, and an attempt it began is taken back, because nothing reached the upstream.
+        With a credential it is made in a task of its own: when Envoy gives up or the time is over, the task goes
+        on, a settlement in it ends in a credit, and an attempt it began is taken back, because nothing reached
+        the upstream.
 
         Raises:
             asyncio.CancelledError: Envoy gave up.
         """
         waiter = Waiter()
+        if request.authorization is None and request.payment_authorization is None:
+            return await self._guarded(request, waiter)  # minting touches nothing that could be left half done
         task = self.settler.shielded(self._guarded(request, waiter))
         try:
             await asyncio.wait({task}, timeout=self.times.settle_wait)
@@ -122,8 +125,8 @@ class Gate:
             price = self.terms.route(key)
         if key is None or price is None:
             return verdicts.unavailable("This route has no price yet.")
-        if price.digest_max_bytes is None:
-            request = replace(request, body=None)
+        if price.digest_max_bytes is not None and request.body is None:
+            request = replace(request, body=b"")  # no body is what is bound, then
         if not quotes.secure(request, self.terms.pricing.transport):
             return verdicts.deny(
                 problems.MISDIRECTED,

@@ -78,7 +78,7 @@ def read(message: Any, data_plane: str = "") -> Request:
         accept_payment=headers.get("accept-payment"),
         idempotency_key=headers.get("idempotency-key"),
         forwarded_proto=headers.get("x-forwarded-proto"),
-        body=http.raw_body,
+        body=http.raw_body or None,
         data_plane=data_plane,
     )
 
