@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mpp_operator import ir
+from mpp_operator import ir, presets
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -32,7 +32,7 @@ class Folder:
 
 def variable(source: ir.SecretSource) -> str:
     """The environment variable of a secret: {name: openai, key: api-key} is OPENAI_API_KEY."""
-    return re.sub(r"[^A-Z0-9]", "_", f"{source.name}_{source.key}".upper())
+    return presets.environment_name(source.name, source.key)
 
 
 def resolve(sources: Iterable[ir.SecretSource], folder: Folder) -> dict[ir.SecretSource, str]:
