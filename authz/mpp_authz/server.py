@@ -41,6 +41,7 @@ from mpp_authz.sweeping import Sweeper
 log = logging.getLogger(__name__)
 
 _METHODS_GROUP: Final = "mpp_gateway.methods"
+_RECURSION_LIMIT: Final = 1_000
 #: Rows whose amounts the metric of owed payments adds up at the most.
 _OWED_ROWS: Final = 10_000
 
@@ -121,6 +122,9 @@ async def run(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(ledger.close)
         methods = _methods(lambda name: watched.keys.fee_payers.get(name))
+        # py_ecc, which eth-account brings, raises it to 100,000 when imported: nested JSON of a stranger would
+        # overflow the C stack before it became a RecursionError.
+        sys.setrecursionlimit(_RECURSION_LIMIT)
         for method in methods.values():
             stack.push_async_callback(method.aclose)
         owner = f"{settings.slot}/{secrets.token_hex(8)}"
