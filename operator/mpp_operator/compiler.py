@@ -94,7 +94,7 @@ def lower(
         sources = recipient_sources(service) if service.spec.payment.offers else shared_sources
         found = tuple((source, recipients[source]) for source in sources if source in recipients)
         piece = _lower_service(service, shared, policies.get(service.namespace, ANYTHING), found)
-        problems = piece.problems or places.claim(service, piece)
+        problems = piece.problems or places.claim(service.key, service.spec.base_path, _hosts(service, config))
         told = [status.refused(problems, service.generation) if problems else status.accepted(service.generation)]
         if piece.unresolved:
             told.append(status.unresolved(piece.unresolved, service.generation))
@@ -575,22 +575,19 @@ class _Places:
         # (host, prefix) -> who holds something below it, the first of each namespace.
         self._below: dict[tuple[str, str], dict[str, Key]] = {}
 
-    def claim(self, service: PaidService, piece: _Piece) -> tuple[Problem, ...]:
-        """Take `service`'s places, or say whose they are. A service takes all of its places or none."""
-        if piece.service is None:
-            return ()
-        base, hosts = piece.service.base_path, piece.service.hosts
+    def claim(self, key: Key, base: str, hosts: tuple[str, ...]) -> tuple[Problem, ...]:
+        """Take the places of service `key`, or say whose they are: all of them or none."""
         for host in hosts:
-            winner = self._winner(host, base, service.namespace)
+            winner = self._winner(host, base, key[0])
             if winner:
                 message = (
                     f"expected a place of its own, got {host}{base}, which {'/'.join(winner)} has or overlaps"
                 )
                 return (Problem(Reason.CONFLICT, "spec.basePath", message),)
         for host in hosts:
-            self._holders[host, base] = service.key
+            self._holders[host, base] = key
             for prefix in _prefixes(base):
-                self._below.setdefault((host, prefix), {}).setdefault(service.namespace, service.key)
+                self._below.setdefault((host, prefix), {}).setdefault(key[0], key)
         return ()
 
     def _winner(self, host: str, base: str, namespace: str) -> Key | None:

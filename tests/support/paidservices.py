@@ -1,6 +1,7 @@
 """PaidService documents for tests: one that is right, and changes by field path."""
 
 import copy
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,7 @@ def changed(original: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     for path, value in changes.items():
         parts = [_part(found) for found in re.findall(r"[A-Za-z0-9_-]+|\[\d+\]|\['[^']*'\]", path)]
         at = result
-        for part, following in zip(parts, parts[1:], strict=False):
+        for part, following in itertools.pairwise(parts):
             if isinstance(at, dict) and part not in at:
                 at[part] = [] if isinstance(following, int) else {}
             at = at[part]

@@ -13,6 +13,4 @@ def render(gateway: ir.Gateway, revision: str = "") -> Files:
     """The pricing file. `revision` is the content hash of the artifacts it is published with."""
     routes = {route.key: route.price for service in gateway.services for route in service.routes if route.price}
     networks = {network.name: network for network in gateway.networks}
-    return {
-        FILE: pricing.dump(pricing.Pricing(pricing.VERSION, revision, routes, networks, gateway.transport))
-    }
+    return {FILE: pricing.dump(pricing.Pricing(pricing.VERSION, revision, routes, networks, gateway.transport))}
