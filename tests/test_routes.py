@@ -30,6 +30,11 @@ def every_route(node: object) -> list[dict[str, Any]]:
     return []
 
 
+def served(gateway: ir.Gateway) -> dict[str, Any]:
+    """The first route that is forwarded under its own key."""
+    return next(route for route in every_route(rendered(gateway)) if "/-/" not in route["name"])
+
+
 def many(count: int, per_service: int = 10) -> ir.Gateway:
     services = tuple(
         irs.service(
@@ -60,7 +65,10 @@ def test_only_a_priced_route_has_a_check_and_its_context_is_its_key() -> None:
     }
 
     assert {name: check for name, check in found.items() if check} == {
-        "shop/llm/complete": {"context_extensions": {"route": "shop/llm/complete"}}
+        "shop/llm/complete": {
+            "context_extensions": {"route": "shop/llm/complete"},
+            "disable_request_body_buffering": True,
+        }
     }
 
 
@@ -84,13 +92,13 @@ def assert_ends(node: object) -> None:
 def test_a_paid_stream_ends_before_its_lease() -> None:
     route = irs.priced("r", irs.ANYTHING, lease=110)
 
-    found = every_route(rendered(irs.gateway(irs.service(route))))[0]
+    found = served(irs.gateway(irs.service(route)))
 
     assert found["route"]["max_stream_duration"] == {"max_stream_duration": "105s"}
 
 
 def test_a_free_stream_is_bounded_by_request_and_upload() -> None:
-    found = every_route(rendered(irs.gateway(irs.service(irs.free("r", irs.ANYTHING)))))[0]
+    found = served(irs.gateway(irs.service(irs.free("r", irs.ANYTHING))))
 
     assert found["route"]["max_stream_duration"] == {"max_stream_duration": "90s"}
 
@@ -98,7 +106,7 @@ def test_a_free_stream_is_bounded_by_request_and_upload() -> None:
 def test_a_streaming_route_has_an_idle_timeout_only() -> None:
     route = irs.priced("r", irs.ANYTHING, streaming=True)
 
-    found = every_route(rendered(irs.gateway(irs.service(route, retries=irs.RETRIES))))[0]
+    found = served(irs.gateway(irs.service(route, retries=irs.RETRIES)))
 
     assert (found["route"]["timeout"], found["route"]["idle_timeout"]) == ("0s", "300s")
     assert "max_stream_duration" not in found["route"]

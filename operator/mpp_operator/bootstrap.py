@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mpp_authz import wire
+from mpp_operator import ir
 from mpp_operator.artifacts import clusters, routes, secrets
 
 LISTENER: Final = "mpp"
@@ -33,15 +34,6 @@ _OUTCOMES_CLUSTER: Final = "authz-outcomes"
 
 #: The client must not send them, or the upstream must not see them: payment is between the client and us.
 _CREDENTIALS: Final = (wire.CREDENTIAL_HEADER, "accept-payment", "payment-signature", "x-payment")
-#: An upstream's own payment headers. They never reach the client, whom only we may ask for money.
-_UPSTREAM_PAYMENT: Final = (
-    wire.RECEIPT_HEADER,
-    wire.CREDIT_HEADER,
-    wire.CHALLENGE_MARKER,
-    "payment-required",
-    "payment-response",
-    "x-payment-response",
-)
 #: Cache directives that a shared cache would believe more than `Cache-Control: private`.
 _SHARED_CACHES: Final = ("cdn-cache-control", "surrogate-control", "expires")
 
@@ -287,6 +279,9 @@ def _ext_authz(settings: BootstrapSettings, cluster: str, timeout: float) -> dic
         validate_mutations=True,
         clear_route_cache=False,
         include_tls_session=True,
+        # Routes switch it off, or set a limit of their own. But only here is pack_as_bytes read (measured):
+        # without it Envoy puts a "!" for every byte that is not UTF-8, and two bodies have one digest.
+        with_request_body={"max_request_bytes": 65_536, "pack_as_bytes": True},
         disallowed_headers={"patterns": [{"exact": "cookie"}]},
         decoder_header_mutation_rules={"allow_all_routing": False, "allow_envoy": False},
     )
@@ -493,6 +488,7 @@ _LOCAL: Final = {
     400: ("Bad Request", "The request is not valid HTTP, or its path is ambiguous."),
     403: ("Forbidden", "This path does not take this kind of request."),
     404: ("Not Found", "No service of this gateway has this path."),
+    405: ("Method Not Allowed", "This gateway is no forward proxy."),
     408: ("Request Timeout", "The request took longer than this path allows."),
     413: ("Content Too Large", "The body is larger than this path accepts."),
     426: ("Upgrade Required", "This path needs another protocol."),
@@ -512,10 +508,17 @@ def _local_replies() -> dict[str, Any]:
     made_up = (
         "!(response.code_details in ['ext_authz_denied', 'direct_response', 'health_check_ok', 'cors_response'])"
     )
-    return {"mappers": [_mapper(code, made_up) for code in _LOCAL]}
+    # The connection manager refuses CONNECT with 403 before it looks for a route.
+    connect = _mapper(405, made_up, found=403)
+    connect["filter"]["and_filter"]["filters"].append(
+        {"header_filter": {"header": {"name": ":method", "string_match": {"exact": "CONNECT"}}}}
+    )
+    connect["status_code"] = 405
+    connect["headers_to_add"] = [_add("allow", ", ".join(ir.DEFAULT_METHODS))["append"]]
+    return {"mappers": [connect, *(_mapper(code, made_up) for code in _LOCAL)]}
 
 
-def _mapper(status: int, condition: str) -> dict[str, Any]:
+def _mapper(status: int, condition: str, found: int | None = None) -> dict[str, Any]:
     title, detail = _LOCAL[status]
     mapper: dict[str, Any] = {
         "filter": {
@@ -525,7 +528,10 @@ def _mapper(status: int, condition: str) -> dict[str, Any]:
                         "status_code_filter": {
                             "comparison": {
                                 "op": "EQ",
-                                "value": {"default_value": status, "runtime_key": f"mpp.local_reply_{status}"},
+                                "value": {
+                                    "default_value": found or status,
+                                    "runtime_key": f"mpp.local_reply_{status}",
+                                },
                             }
                         }
                     },

@@ -8,6 +8,7 @@ plane can be tested apart from the rules of payment.
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,7 +55,9 @@ class _Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ign
             await self._state.hold.wait()
         headers = dict(request.attributes.request.http.headers)
         response = external_auth_pb2.CheckResponse()
-        paid = wire.CREDENTIAL_HEADER in headers or "payment" in headers.get("authorization", "").lower()
+        paid = wire.CREDENTIAL_HEADER in headers or re.match(
+            wire.CREDENTIAL_PATTERN, headers.get("authorization", "")
+        )
         if self._state.deny or not paid:
             status = self._state.deny or 402
             response.status.code = 7

@@ -33,6 +33,17 @@ TIMEOUT_METADATA: Final = ("mpp", "timeout_ms")
 _EXPOSED_HEADERS: Final = "WWW-Authenticate, Payment-Receipt, Payment-Credit, Retry-After"
 _ALLOWED_HEADERS: Final = "Authorization, Payment-Authorization, Accept-Payment, Idempotency-Key, Content-Type"
 
+#: An upstream's own payment headers. They never reach the client, whom only we may ask for money. The router takes
+#: them off before any filter adds ours: an upstream's marker would make its 402 look like our own.
+_UPSTREAM_PAYMENT: Final = (
+    wire.RECEIPT_HEADER,
+    wire.CREDIT_HEADER,
+    wire.CHALLENGE_MARKER,
+    "payment-required",
+    "payment-response",
+    "x-payment-response",
+)
+
 #: They would let a client pay for one request and have the upstream answer another.
 _OVERRIDES: Final = ("x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url")
 
@@ -68,7 +79,8 @@ def render(gateway: ir.Gateway) -> dict[str, str]:
     texts = [_virtual_host(hosts, services) for hosts, services in shared.values()] + [_NO_HOST]
     resource = (
         f'{{"@type":"{_TYPE}envoy.config.route.v3.RouteConfiguration","name":"{ROUTE_CONFIGURATION}",'
-        f'"max_direct_response_body_size_bytes":1048576,"virtual_hosts":[{",".join(texts)}]}}'
+        f'"max_direct_response_body_size_bytes":1048576,'
+        f'"response_headers_to_remove":{_json(_UPSTREAM_PAYMENT)},"virtual_hosts":[{",".join(texts)}]}}'
     )
     version = hashlib.sha256(resource.encode()).hexdigest()[:16]
     return {"rds.json": f'{{"resources":[{resource}],"version_info":"{version}"}}\n'}
@@ -85,7 +97,7 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
         at_base, below = _service(service)
         if base in paths or (base == "/" and "/" in prefixes):
             raise ValueError(
-                f"{service.namespace}/{service.name}: host {hosts[0]}: expected one service at {base}"
+                f"{service.namespace}/{service.name}: host {hosts[0]}: expected one service at {base}, got two"
             )
         if base == "/":
             prefixes["/"] = below
@@ -117,9 +129,10 @@ def _service(service: ir.Service) -> tuple[str, str]:
     root_methods = _methods(route for route in service.routes if _is_root(route.path))
     if root_methods:
         at_base.append(_method_not_allowed(name, {"prefix": "/"}, root_methods, cors))
+    preflight = _preflight(service)
     last = _not_found(f"{name}/-/404", cors)
     below += [_method_not_allowed(name, match, methods, cors) for match, methods in _known_paths(service)]
-    return _action([*at_base, last]), _action([*below, last])
+    return _action([preflight, *at_base, last]), _action([preflight, *below, last])
 
 
 # --- one route -----------------------------------------------------------------------------------------
@@ -168,11 +181,13 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
 def _lanes(route: ir.Route) -> dict[str, Any]:
     """The Check of a priced route, the same in both lanes: its key, and the body where the body is bound."""
     settings: dict[str, Any] = {"context_extensions": {wire.ROUTE_CONTEXT: route.key}}
-    if route.price is not None and route.price.digest_max_bytes is not None:
+    if route.price is None or route.price.digest_max_bytes is None:
+        settings["disable_request_body_buffering"] = True
+    else:
         # Without allow_partial_message a larger body is 413 before any Check: half a body has no digest.
         settings["with_request_body"] = {
             "max_request_bytes": route.price.digest_max_bytes,
-            "pack_as_bytes": True,
+            "pack_as_bytes": True,  # Envoy takes this one from the filter (measured); said here, too
         }
     return {lane: {"@type": _EXT_AUTHZ, "check_settings": settings} for lane in _LANES}
 
@@ -343,6 +358,27 @@ def _method_not_allowed(
     return document
 
 
+def _preflight(service: ir.Service) -> dict[str, Any]:
+    """Where the CORS filter answers every preflight of a service, whatever its path: never charged, never asked.
+
+    The filter does nothing on direct responses (envoyproxy/envoy#8262), so this names the upstream; it is never
+    reached, because preflights of other origins are not forwarded.
+    """
+    return {
+        "name": f"{service.namespace}/{service.name}/-/preflight",
+        "match": {
+            "prefix": "",
+            "headers": [
+                {"name": ":method", "string_match": {"exact": "OPTIONS"}},
+                {"name": "origin", "present_match": True},
+                {"name": "access-control-request-method", "string_match": {"safe_regex": {"regex": ".+"}}},
+            ],
+        },
+        "route": {"cluster": service.cluster},
+        "typed_per_filter_config": {**_FREE, _CORS_FILTER: _cors(service.cors_origins)},
+    }
+
+
 def _cors(origins: Sequence[str]) -> dict[str, Any]:
     return {
         "@type": _CORS,
@@ -351,6 +387,7 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
         "allow_headers": _ALLOWED_HEADERS,
         "expose_headers": _EXPOSED_HEADERS,
         "max_age": "600",
+        "forward_not_matching_preflights": False,
     }
 
 
