@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paidservices import ABSENT, RECIPIENT, changed, document
 
 from mpp_operator import ir, paidservice, presets
-from mpp_operator.status import Reason
+from mpp_operator.status import Problem, Reason
 
 REF = {"name": "openai", "key": "api-key"}
 
@@ -85,7 +85,7 @@ def test_every_mistake_is_told_at_once() -> None:
 
 
 def test_the_error_is_one_readable_line() -> None:
-    error = paidservice.SpecError([paidservice.Problem(Reason.INVALID_SPEC, "spec.title", "expected this")])
+    error = paidservice.SpecError([Problem(Reason.INVALID_SPEC, "spec.title", "expected this")])
 
     assert str(error) == "spec.title: expected this"
 

@@ -18,14 +18,12 @@ from mpp_authz import pricing as contract
 from mpp_operator import ir, money, paidservice, presets, status
 from mpp_operator.artifacts import Files, clusters, pricing, routes
 from mpp_operator.gateway import ANYTHING, GatewayConfig, Namespace, Network
-from mpp_operator.paidservice import KeyRef, Offer, PaidService, Route, Spec, Upstream
+from mpp_operator.paidservice import KeyRef, Offer, PaidService, RecipientFrom, Route, Spec, Upstream
 from mpp_operator.status import Condition, Problem, Reason, Summary
 
 #: (namespace, name).
 Key = tuple[str, str]
 
-#: News of a finished request may be this late: Envoy's access log flush, twice, and a busy machine.
-FLUSH_MARGIN: Final = 5.0
 #: A streaming route's lease, renewed by periodic access log entries.
 STREAMING_LEASE: Final = 60
 
@@ -153,7 +151,7 @@ def gateway_recipient_sources(config: GatewayConfig) -> tuple[RecipientSource, .
 
 
 def _recipient_sources(offers: Sequence[Offer], namespace: str) -> tuple[RecipientSource, ...]:
-    return tuple(_recipient_source(offer, namespace) for offer in offers if offer.recipient_from)
+    return tuple(_recipient_source(o.recipient_from, namespace) for o in offers if o.recipient_from)
 
 
 # --- One service -----------------------------------------------------------------------------------------
@@ -324,7 +322,7 @@ def _way(
         return Problem(Reason.UNKNOWN_CURRENCY, f"{field}.currency", message)
     recipient = offer.recipient
     if offer.recipient_from:
-        source = _recipient_source(offer, owner)
+        source = _recipient_source(offer.recipient_from, owner)
         if source not in recipients:
             reason = Reason.SECRET_NOT_FOUND if source.kind == "Secret" else Reason.CONFIG_MAP_NOT_FOUND
             message = f"expected key {source.key!r} in {source.kind} {source.namespace}/{source.name}, got nothing"
@@ -355,15 +353,10 @@ def _way(
     return _Way(offer, network, currency.lower(), recipient.lower(), fee_payer)
 
 
-def _recipient_source(offer: Offer, namespace: str) -> RecipientSource:
-    """Where `recipientFrom` is read. The offer has one."""
-    source = offer.recipient_from
-    if source is None:
-        raise AssertionError("an offer without recipientFrom")
-    kind, ref = ("Secret", source.secret_ref) if source.secret_ref else ("ConfigMap", source.config_map_ref)
-    if ref is None:
-        raise AssertionError("a recipientFrom without a reference")
-    return RecipientSource(kind, namespace, ref.name, ref.key)
+def _recipient_source(source: RecipientFrom, namespace: str) -> RecipientSource:
+    """Where `recipientFrom` is read: it has exactly one of the two references."""
+    refs = {"ConfigMap": source.config_map_ref, "Secret": source.secret_ref}
+    return next(RecipientSource(kind, namespace, ref.name, ref.key) for kind, ref in refs.items() if ref)
 
 
 def _price(
@@ -437,7 +430,7 @@ def _lease(service: PaidService, route: Route, config: GatewayConfig) -> int:
     if route.streaming:
         return STREAMING_LEASE
     timeouts = service.spec.upstream.timeouts
-    return math.ceil(config.check_timeout + timeouts.request + timeouts.upload + FLUSH_MARGIN)
+    return math.ceil(config.check_timeout + timeouts.request + timeouts.upload + routes.LEASE_MARGIN_SECONDS)
 
 
 def _upstream_secrets(service: PaidService) -> dict[str, ir.UpstreamSecret]:

@@ -36,10 +36,10 @@ def document(name: str = "llm", namespace: str = "shop", **spec: Any) -> dict[st
 
 def changed(original: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy with each field set: "spec.routes[0].price" or, for keys with dots, "spec.headers['a.b']"."""
-    result: Any = copy.deepcopy(dict(original))
+    result = copy.deepcopy(dict(original))
     for path, value in changes.items():
         parts = [_part(found) for found in re.findall(r"[A-Za-z0-9_-]+|\[\d+\]|\['[^']*'\]", path)]
-        at = result
+        at: Any = result
         for part, following in itertools.pairwise(parts):
             if isinstance(at, dict) and part not in at:
                 at[part] = [] if isinstance(following, int) else {}
