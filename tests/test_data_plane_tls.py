@@ -1,0 +1,92 @@
+"""An upstream behind TLS is verified, always: its chain and its name."""
+
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import irs
+import pytest
+from planes import data_plane, everything_free
+
+from mpp_operator import bootstrap, ir
+from mpp_operator.artifacts import secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    certificate: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """A self-signed certificate of `up.example` and 127.0.0.1."""
+    made = Keys(tmp_path / "cert.pem", tmp_path / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=up.example", "-addext", "subjectAltName=DNS:up.example,IP:127.0.0.1"]
+    command += ["-keyout", str(made.key), "-out", str(made.certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+def trusting(keys: Keys) -> secrets.Files:
+    source = ir.SecretSource("shop", "ca", "ca.crt")
+    gateway = ir.Gateway((), (), (), irs.gateway().transport, (ir.UpstreamSecret("ca", source, "ca"),))
+    return secrets.render(gateway, {source: keys.certificate.read_text()}, ())
+
+
+@pytest.mark.parametrize("name", ["up.example", "127.0.0.1"])
+async def test_a_certificate_of_the_services_own_authority_is_accepted(
+    tmp_path: Path, keys: Keys, name: str
+) -> None:
+    async with data_plane(
+        tmp_path,
+        everything_free(),
+        tls=keys.context(),
+        secret_files=trusting(keys),
+        tls_server_name=name,
+        tls_ca_secret="ca",
+    ) as plane:
+        answer = await plane.ask("GET", "/llm/x")
+
+        assert (answer.status_code, len(plane.upstream.hits)) == (200, 1)
+
+
+async def test_a_certificate_of_another_name_is_refused(tmp_path: Path, keys: Keys) -> None:
+    async with data_plane(
+        tmp_path,
+        everything_free(),
+        tls=keys.context(),
+        secret_files=trusting(keys),
+        tls_server_name="other.example",
+        tls_ca_secret="ca",
+    ) as plane:
+        answer = await plane.ask("GET", "/llm/x")
+
+        assert (answer.status_code, plane.upstream.hits) == (503, [])
+        assert "CERTIFICATE" not in answer.text
+
+
+async def test_a_self_signed_certificate_is_refused(tmp_path: Path, keys: Keys) -> None:
+    async with data_plane(tmp_path, everything_free(), tls=keys.context(), tls_server_name="up.example") as plane:
+        answer = await plane.ask("GET", "/llm/x")
+
+        assert (answer.status_code, plane.upstream.hits) == (503, [])
+
+
+async def test_the_listener_speaks_tls_where_it_has_a_certificate(tmp_path: Path, keys: Keys) -> None:
+    settings = bootstrap.BootstrapSettings("dp", tls=bootstrap.Certificate(str(keys.certificate), str(keys.key)))
+
+    async with data_plane(tmp_path, everything_free(), settings=settings) as plane:
+        trust = ssl.create_default_context(cafile=str(keys.certificate))
+        async with httpx.AsyncClient(verify=trust) as client:
+            answer = await client.get(f"https://127.0.0.1:{plane.envoy.port}/llm/x")
+
+        assert answer.status_code == 200
