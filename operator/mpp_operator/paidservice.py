@@ -178,6 +178,10 @@ _PORT: Final = (
     r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"  # to 65535
 )
 URL: Final = rf"https?://{_URL_HOST}(:{_PORT})?(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?"
+LINE: Final = r"[^\x00-\x1f]+"
+VERSION: Final = r"[\x21-\x7e]+"
+CATEGORY: Final = r"[a-z0-9]+(-[a-z0-9]+)*"
+OPERATION_ID: Final = r"[A-Za-z0-9._-]+"
 LINK: Final = r"https?://[\x21-\x7e]+"
 ORIGIN: Final = r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?"
 #: Headers that are not the author's to set: they steer the connection, Envoy, or what the upstream believes of
@@ -198,7 +202,7 @@ BaseUnits = Annotated[str, matching(money.BASE_UNITS.pattern, 'whole base units 
 Currency = Annotated[str, matching(CURRENCY, "a currency's symbol or its 0x address", 64)]
 Link = Annotated[str, matching(LINK, "an http or https URL", 2048)]
 Origin = Annotated[str, matching(ORIGIN, '"*" or an origin such as "https://app.example.com"', 256)]
-Title = Annotated[str, matching(r"[^\x00-\x1f]+", "a line of text (in quotes)", 120)]
+Title = Annotated[str, matching(LINE, "a line of text (in quotes)", 120)]
 Description = Annotated[str, matching(r"(?s).*", "text (in quotes)", 2000)]
 
 
@@ -593,7 +597,7 @@ class OpenApi:
 
     __pydantic_config__ = CONFIG
     summary: Title | None = None
-    operation_id: Annotated[str, matching(r"[A-Za-z0-9._-]+", "an operation id", 120)] | None = None
+    operation_id: Annotated[str, matching(OPERATION_ID, "an operation id", 120)] | None = None
     request_body: Annotated[Opaque, PlainValidator(_opaque)] | None = None
     responses: Annotated[Opaque, PlainValidator(_opaque)] | None = None
 
@@ -681,9 +685,9 @@ class Spec:
     __pydantic_config__ = CONFIG
     title: Title = ""  # parse: the object's name
     description: Description | None = None
-    version: Annotated[str, matching(r"[\x21-\x7e]+", 'a version such as "1.0.0" (in quotes)', 64)] = "1.0.0"
+    version: Annotated[str, matching(VERSION, 'a version such as "1.0.0" (in quotes)', 64)] = "1.0.0"
     categories: Annotated[
-        tuple[Annotated[str, matching(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case words and hyphens", 32)], ...],
+        tuple[Annotated[str, matching(CATEGORY, "lower-case words and hyphens", 32)], ...],
         Field(max_length=5),
     ] = ()
     docs: Docs = Docs()
