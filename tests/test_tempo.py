@@ -652,13 +652,35 @@ async def test_a_send_that_never_arrived_is_unknown_until_it_is_past(
         assert await method.lookup(row.reference or "", row.valid_before, network) == NotYet()
 
 
-async def test_a_payer_without_money_is_refused(method: Tempo, chain: Chain, payee: str) -> None:
+async def test_a_payer_without_money_is_refused_before_the_claim(method: Tempo, chain: Chain, payee: str) -> None:
     quote = quotes.quote(method, chain, quotes.offer(payee, str(10**15)))
     row = quotes.Row()
 
     outcome = await settle(method, pull(chain, quote), quote, row)
 
     assert isinstance(outcome, Refused)
+    assert (outcome.problem, row.told) == ("payment-insufficient", [])
+
+
+async def test_a_payment_that_is_reverted_after_the_claim_is_refused(
+    method: Tempo, chain: Chain, payee: str
+) -> None:
+    payer, key = wallets.funded(chain, "spends twice")
+    amount = wallets.balance(chain, payer) // 2
+    quote = quotes.quote(method, chain, quotes.offer(payee, str(amount)))
+
+    class Spending(quotes.Row):
+        async def settling(self, reference: str, valid_before: int | None) -> bool:
+            """The payer's money goes elsewhere between our question and our sending."""
+            elsewhere = wallets.transfer(chain, memo=None, recipient=wallets.payee("elsewhere"), amount=amount + 1)
+            receipt = rpc(chain, "eth_sendRawTransactionSync", "0x" + elsewhere.sign(key).encode().hex())
+            assert receipt["status"] == "0x1"
+            return await super().settling(reference, valid_before)
+
+    outcome = await settle(method, pull(chain, quote, key=key), quote, Spending())
+
+    assert outcome == Refused("verification-failed", "The transaction did not settle: reverted.")
+    assert wallets.balance(chain, payee) == 0
 
 
 # --- after a crash -------------------------------------------------------------------------------------
@@ -855,13 +877,22 @@ async def test_a_stored_envelope_settles_after_a_crash_and_only_once(
 
 
 async def test_a_sponsored_payment_that_would_fail_is_not_sent(method: Tempo, chain: Chain, payee: str) -> None:
-    quote = quotes.quote(method, chain, quotes.offer(payee, str(10**15), fee_payer=quotes.TERMS))
-    row = quotes.Row()
+    payer, key = wallets.funded(chain, "spends before the simulation")
+    amount = wallets.balance(chain, payer) // 2
+    quote = quotes.quote(method, chain, quotes.offer(payee, str(amount), fee_payer=quotes.TERMS))
 
-    outcome = await settle(method, pull(chain, quote, sponsored=True), quote, row)
+    class Spending(quotes.Row):
+        async def settling(self, reference: str, valid_before: int | None) -> bool:
+            elsewhere = wallets.transfer(chain, memo=None, recipient=wallets.payee("elsewhere"), amount=amount + 1)
+            rpc(chain, "eth_sendRawTransactionSync", "0x" + elsewhere.sign(key).encode().hex())
+            return await super().settling(reference, valid_before)
+
+    row = Spending()
+
+    outcome = await settle(method, pull(chain, quote, key=key, sponsored=True), quote, row)
 
     assert isinstance(outcome, Refused)
-    assert "envelope" not in row.told
+    assert row.told == ["settling"]  # no envelope: nothing could have been sent
 
 
 async def test_an_envelope_that_costs_too_much_is_not_co_signed(method: Tempo, chain: Chain, payee: str) -> None:

@@ -132,7 +132,9 @@ class Method(Hashable, Protocol):
         self, credential: Credential, quote: Quote, verified: Verified, claim: Claim
     ) -> Settled | Refused | Unknown | Unavailable:
         """Move the money, or see that it moved. Calls `claim.settling` before anything is sent; after a true
-        `settling`, Refused and Unavailable mean that provably nothing was sent."""
+        `settling`, Refused means that provably nothing was sent or that it can never settle (reverted), and
+        Unavailable that provably nothing was sent. A claim that is lost gives Unavailable; what the claim
+        raises is raised where nothing was sent."""
         ...
 
     async def resend(self, raw: str, network: Network) -> None:

@@ -44,6 +44,7 @@ class Transaction:
     valid_after: int | None
     claimed_sender: str | None  # read out of the signature or the envelope, unchecked; lower case
     proved_sender: str | None  # recovered from a 65-byte secp256k1 signature; lower case
+    calls: int  # how many; 1 is a transfer without a swap before it
     raw: str = field(repr=False)  # canonical encoding: what a node keeps, and hashes
 
     @property
@@ -84,6 +85,7 @@ def read(raw: str) -> Transaction:
         valid_after=_number(fields[_VALID_AFTER]),
         claimed_sender=_claimed_sender(data[0], fields),
         proved_sender=_proved_sender(data[0], fields),
+        calls=len(fields[_CALLS]) if isinstance(fields[_CALLS], list) else 0,
         raw="0x" + (data[:1] + rlp.encode(canonical)).hex(),
     )
 

@@ -273,12 +273,35 @@ class Tempo:
             return Settled(quote.challenge.id, verified.payer)
         if verified.mode == "push":
             return await self._settle_push(credential, quote, claim)
+        poor = await self._too_poor(credential, quote, verified)
+        if poor is not None:
+            return poor
         if not _charge(quote.request).fee_payer:
             return await self._settle_pull(credential, quote, verified, claim, None)
         key = None if quote.fee_payer is None else self._fee_payer_key(quote.fee_payer.key)
         if quote.fee_payer is None or key is None:
             return Unavailable("the quote's sponsor has no key any more")
         return await self._settle_sponsored(credential, quote, verified, claim, quote.fee_payer, key)
+
+    async def _too_poor(
+        self, credential: Credential, quote: Quote, verified: Verified
+    ) -> Refused | Unavailable | None:
+        """Whether the payer cannot pay, asked before anything is claimed or sent.
+
+        A node drops such a transaction without a trace, and the payment would stay unknown until its last valid
+        moment. Where a swap comes first, the balance says nothing.
+        """
+        charge = _charge(quote.request)
+        if verified.payer is None or _transactions.read(credential.payload["signature"]).calls != 1:
+            return None
+        urls = quote.network.rpc_urls
+        try:
+            held = await _chain.balance(self._http, urls, charge.currency, verified.payer)
+        except _chain.Unreachable as error:
+            return Unavailable(str(error))
+        if held < charge.amount:
+            return Refused("payment-insufficient", "The payer holds less than the amount.")
+        return None
 
     async def _settle_push(
         self, credential: Credential, quote: Quote, claim: Claim
