@@ -121,6 +121,15 @@ def test_two_services_at_one_base_path_of_a_host_are_refused() -> None:
         routes.render(irs.gateway(one, two))
 
 
+@pytest.mark.parametrize("base", ["/", "/llm"])
+def test_a_base_path_given_twice_is_refused_whatever_it_answers(base: str) -> None:
+    one = irs.service(irs.free("r", irs.literal("/x")), name="one", base_path=base)
+    two = irs.service(irs.free("r", irs.literal("/y")), name="two", base_path=base)
+
+    with pytest.raises(ValueError, match="got two"):
+        routes.render(irs.gateway(one, two))
+
+
 def test_hosts_with_the_same_services_share_a_virtual_host() -> None:
     hosts = rendered(irs.gateway(irs.service(irs.free("r", irs.ANYTHING), hosts=("b.example", "a.example"))))
 

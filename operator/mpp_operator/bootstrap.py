@@ -34,6 +34,8 @@ _OUTCOMES_CLUSTER: Final = "authz-outcomes"
 
 #: The client must not send them, or the upstream must not see them: payment is between the client and us.
 _CREDENTIALS: Final = (wire.CREDENTIAL_HEADER, "accept-payment", "payment-signature", "x-payment")
+#: They would let a client pay for one request and have the upstream answer another.
+_OVERRIDES: Final = ("x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url")
 #: Cache directives that a shared cache would believe more than `Cache-Control: private`.
 _SHARED_CACHES: Final = ("cdn-cache-control", "surrogate-control", "expires")
 
@@ -243,7 +245,7 @@ def _filters(settings: BootstrapSettings) -> list[dict[str, Any]]:
         ),
         # From here on nobody needs the credential any more: on free routes, too, it stays with us.
         _only_if("mpp.authorization", _authorization_pays(), _on_request(_remove("authorization"))),
-        _filter("mpp.credentials", _on_request(*map(_remove, _CREDENTIALS))),
+        _filter("mpp.credentials", _on_request(*map(_remove, (*_CREDENTIALS, *_OVERRIDES)))),
         _filter("mpp.timeout", _on_request(_set("x-envoy-upstream-rq-timeout-ms", _TIMEOUT))),
         _refuse_upstream_402(),
         _only_if("mpp.foreign-challenge", _foreign_challenge(), _on_response(_remove("www-authenticate"))),

@@ -24,6 +24,7 @@ _TAIL: Final = "_bin/envoy"
 #: What Envoy logs when a file is refused and the last good version stays, for example
 #: `Filesystem config update rejected: Duplicate domain of …`.
 _REJECTION: Final = re.compile(r"(?:Filesystem )?config update (?:rejected|failure): (.*)", re.IGNORECASE)
+_CONSTRAINT: Final = re.compile(r"Proto constraint validation failed \((.*)\)", re.DOTALL)
 _COUNTERS: Final = r"update_(rejected|failure)$"
 
 
@@ -85,12 +86,20 @@ def validate(
     No secret is needed: each is replaced by a placeholder.
     """
     try:
-        cds = json.loads(artifacts["cds.json"])
+        rds, cds = json.loads(artifacts["rds.json"]), json.loads(artifacts["cds.json"])
         text = bootstrap.render_inlined(
             settings or bootstrap.BootstrapSettings("validate"), artifacts["rds.json"], artifacts["cds.json"]
         )
     except (ValueError, KeyError, IndexError) as error:
         return (f"rds.json, cds.json: expected two DiscoveryResponses, got {error!r}",)
+    # Envoy takes a route to no cluster and answers 503 on it.
+    clusters_there = {cluster["name"] for cluster in cds["resources"]}
+    if dangling := tuple(
+        f"rds.json: route {name}: expected a cluster of cds.json, got {cluster!r}"
+        for name, cluster in _targets(rds)
+        if cluster not in clusters_there
+    ):
+        return dangling
     with tempfile.TemporaryDirectory(prefix="mpp-validate-") as directory:
         folder = Path(directory)
         (folder / bootstrap.SECRETS_DIRECTORY).mkdir()
@@ -228,6 +237,17 @@ def _placeholders(document: Any, within: str = "") -> dict[str, str]:
     return found
 
 
+def _targets(document: Any) -> list[tuple[str, str]]:
+    """The name and the cluster of every route that is forwarded."""
+    if isinstance(document, dict):
+        action = document.get("route")
+        own = [(document["name"], action["cluster"])] if isinstance(action, dict) else []
+        return own + [target for value in document.values() for target in _targets(value)]
+    if isinstance(document, list):
+        return [target for value in document for target in _targets(value)]
+    return []
+
+
 def _complaints(output: str) -> tuple[str, ...]:
     """What a failed validation says, one string a complaint, without log prefixes and dumped messages."""
     entries = re.split(r"^(?=\[\w+\] )", output, flags=re.MULTILINE)
@@ -235,7 +255,10 @@ def _complaints(output: str) -> tuple[str, ...]:
     found = []
     for entry in telling or [output]:
         text = re.sub(r"^(?:\[\w+\] )+", "", entry.strip())
-        # A message that breaks a constraint is dumped whole; the reason follows its last line.
-        text = text.rpartition("\n: ")[2] if "debugstr" in text else text
+        # Envoy dumps the whole message before it says which field breaks which constraint.
+        if constraint := _CONSTRAINT.search(text):
+            text = constraint[1].rpartition(" | caused by ")[2]
+        elif "goo.gle/debug" in text:
+            text = text.rpartition("\n: ")[2]
         found.append(" ".join(text.split()) or "envoy said nothing")
     return tuple(dict.fromkeys(found))

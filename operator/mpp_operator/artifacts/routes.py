@@ -44,9 +44,6 @@ _UPSTREAM_PAYMENT: Final = (
     "x-payment-response",
 )
 
-#: They would let a client pay for one request and have the upstream answer another.
-_OVERRIDES: Final = ("x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url")
-
 #: A guard's regular expression names at most this many paths, so that no program grows without bound.
 _GUARD_PATHS: Final = 40
 
@@ -92,20 +89,23 @@ def render(gateway: ir.Gateway) -> dict[str, str]:
 def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
     paths: dict[str, str] = {}
     prefixes: dict[str, str] = {}
+    miss = _action([_NO_ROUTE_CONNECT, _not_found("-/404")])
+    bases = {service.base_path for service in services}
     for service in services:
         base = service.base_path
         at_base, below = _service(service)
-        if base in paths or (base == "/" and "/" in prefixes):
+        if (base if base == "/" else f"{base}/") in prefixes:
             raise ValueError(
                 f"{service.namespace}/{service.name}: host {hosts[0]}: expected one service at {base}, got two"
             )
         if base == "/":
             prefixes["/"] = below
         else:
-            # `:path` includes the query. `/b` alone is no key of the trie: it would swallow `/bb/x`.
-            paths[base] = prefixes[f"{base}?"] = at_base
             prefixes[f"{base}/"] = below
-    miss = _action([_NO_ROUTE_CONNECT, _not_found("-/404")])
+            # Where the basePath itself is nothing and nobody else would take it, the miss below says so.
+            if at_base is not None or not bases.isdisjoint(_above(base)):
+                # `:path` includes the query. `/b` alone is no key of the trie: it would swallow `/bb/x`.
+                paths[base] = prefixes[f"{base}?"] = at_base or miss
     trie = f'{{"input":{_PATH_INPUT},"prefix_match_map":{{"map":{_json_map(prefixes)}}}}}'
     matcher = (
         f'{{"matcher_tree":{{"exact_match_map":{{"map":{_json_map(paths)}}},"input":{_PATH_INPUT}}},'
@@ -120,8 +120,8 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
 
 
 @lru_cache(maxsize=16_384)
-def _service(service: ir.Service) -> tuple[str, str]:
-    """What a service answers at its basePath itself, and below it: two `on_match` of the host's matcher."""
+def _service(service: ir.Service) -> tuple[str | None, str]:
+    """What a service answers at its basePath itself (None: nothing), and below it: `on_match` of the matcher."""
     at_base = [_route(service, route, at_base=True) for route in service.routes if _is_root(route.path)]
     below = [_route(service, route, at_base=False) for route in service.routes]
     cors = {} if service.cors_origins == _ANY_ORIGIN else {_CORS_FILTER: _cors(service.cors_origins)}
@@ -132,7 +132,13 @@ def _service(service: ir.Service) -> tuple[str, str]:
     preflight = _preflight(service)
     last = _not_found(f"{name}/-/404", cors)
     below += [_method_not_allowed(name, match, methods, cors) for match, methods in _known_paths(service)]
-    return _action([preflight, *at_base, last]), _action([preflight, *below, last])
+    return _action([preflight, *at_base, last]) if at_base else None, _action([preflight, *below, last])
+
+
+def _above(base: str) -> list[str]:
+    """The basePaths that a path lies under: `/`, and `/a` of `/a/b`."""
+    parts = base.split("/")
+    return ["/", *("/".join(parts[:end]) for end in range(2, len(parts)))]
 
 
 # --- one route -----------------------------------------------------------------------------------------
@@ -164,8 +170,9 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
         "match": match,
         "route": action,
         "typed_per_filter_config": filters,
-        "request_headers_to_remove": sorted({*_OVERRIDES, *(name.lower() for name in service.headers_remove)}),
     }
+    if service.headers_remove:
+        document["request_headers_to_remove"] = sorted({name.lower() for name in service.headers_remove})
     if not route.streaming:
         namespace, key = TIMEOUT_METADATA
         milliseconds = str(max(1, round(service.timeouts.request * 1000)))
