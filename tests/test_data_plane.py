@@ -165,6 +165,19 @@ async def test_a_restart_of_authz_is_not_seen_by_payers(tmp_path: Path) -> None:
         assert (await waiting).status_code == 200
 
 
+@pytest.mark.parametrize(("headers", "status"), [(PAY, 200), ({}, 402)])
+async def test_a_check_may_take_its_time(tmp_path: Path, headers: dict[str, str], status: int) -> None:
+    async with data_plane(tmp_path, everything_priced()) as plane:
+        plane.authz.hold = asyncio.Event()
+        waiting = asyncio.create_task(plane.ask("GET", "/llm/x", headers))
+        done, _ = await asyncio.wait({waiting}, timeout=0.7)  # longer than any of Envoy's defaults
+        assert done == set()
+        plane.authz.hold.set()
+
+        assert (await waiting).status_code == status
+        assert len(plane.authz.checks) == 1
+
+
 async def test_authz_that_is_gone_is_503_and_never_open(tmp_path: Path) -> None:
     settings = bootstrap.BootstrapSettings("dp", minting_timeout=0.3, authz_sockets=("nobody.sock",))
 

@@ -275,7 +275,7 @@ def _ext_authz(settings: BootstrapSettings, cluster: str, timeout: float) -> dic
         "extensions.filters.http.ext_authz.v3.ExtAuthz",
         transport_api_version="V3",
         stat_prefix=cluster,
-        grpc_service=_retried(_grpc(settings, cluster)) | {"timeout": clusters.seconds(timeout)},
+        grpc_service=_retried(_grpc(settings, cluster), timeout) | {"timeout": clusters.seconds(timeout)},
         failure_mode_allow=False,
         status_on_error={"code": "ServiceUnavailable"},
         validate_mutations=True,
@@ -296,14 +296,16 @@ def _grpc(settings: BootstrapSettings, cluster: str) -> dict[str, Any]:
     }
 
 
-def _retried(service: dict[str, Any]) -> dict[str, Any]:
+def _retried(service: dict[str, Any], timeout: float) -> dict[str, Any]:
     return service | {
         # A restart of authz takes about 1.5 s: many short tries bridge it. Each is a Check that was not answered,
         # and a Check that was lost after it was read is safe to send again (the ledger claims the credential).
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,unavailable",
             "num_retries": 40,
-            "retry_back_off": {"base_interval": "0.05s", "max_interval": "0.2s"},
+            # Envoy takes max_interval for the time limit of each try, too (measured): a Check may settle for as
+            # long as the whole call may take.
+            "retry_back_off": {"base_interval": "0.05s", "max_interval": clusters.seconds(timeout)},
         },
     }
 
