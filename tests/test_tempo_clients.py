@@ -1,11 +1,13 @@
 """Unmodified clients pay Tempo quotes on a real chain."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import mpp
 import pytest
 import quotes
 import wallets
+from aiohttp import web
 from chain import Chain
 from mpp.methods.tempo import TempoAccount
 from mpp.methods.tempo import client as tempo_client
@@ -123,3 +125,62 @@ async def test_mppx_proves_its_address_for_a_quote_of_zero(chain: Chain, method:
 
     assert outcome == Settled(quote.challenge.id, chain.buyer.lower())
     assert (row.reference, row.valid_before) == (quote.challenge.id, None)
+
+
+# --- over HTTP, as the end-to-end tests use them -------------------------------------------------------
+
+
+@pytest.fixture
+async def shop(chain: Chain, method: Tempo) -> AsyncIterator[str]:
+    """The URL of a server that sells its echo."""
+    minted: dict[str, Quote] = {}
+
+    async def sell(request: web.Request) -> web.Response:
+        value = request.headers.get("authorization")
+        if value is None:
+            quote = quotes.quote(method, chain, quotes.offer(wallets.payee("shop")))
+            minted[quote.challenge.id] = quote
+            return web.Response(
+                status=402, headers={"www-authenticate": challenges.www_authenticate(quote.challenge)}
+            )
+        read = challenges.read_credential(value.removeprefix("Payment "))
+        outcome = await settled(method, minted[read.challenge.id], value)
+        receipt = challenges.canonical({"status": "success", "reference": outcome.reference})
+        return web.Response(body=await request.read() or b"goods", headers={"payment-receipt": receipt})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", sell)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/thing"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("mode", ["pull", "push"])
+async def test_mppx_buys_over_http(mode: str, shop: str, chain: Chain) -> None:
+    answers = await asyncio.to_thread(
+        wallets.mppx, shop, chain, mode=mode, method="POST", body="question", repeat=2
+    )
+
+    assert [(answer.status, answer.body) for answer in answers] == [(200, "question")] * 2
+    assert len({answer.credential for answer in answers} - {None}) == 2
+    assert len({answer.receipt["reference"] for answer in answers}) == 2
+
+
+async def test_pympp_buys_over_http(shop: str, chain: Chain) -> None:
+    async with wallets.pympp(chain) as payer:
+        answer = await payer.fetch(shop)
+
+    assert (answer.status_code, answer.text) == (200, "goods")
+
+
+async def test_credentials_made_in_bulk_are_good(chain: Chain, method: Tempo) -> None:
+    asked = [quotes.quote(method, chain, quotes.offer(wallets.payee("bulk"))) for _ in range(5)]
+
+    values = wallets.sign_all(chain, [challenges.www_authenticate(quote.challenge) for quote in asked])
+
+    for quote, value in zip(asked, values, strict=True):
+        await settled(method, quote, value)
+    assert wallets.balance(chain, wallets.payee("bulk")) == 5 * 1500
