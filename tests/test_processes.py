@@ -15,6 +15,14 @@ import pytest
 from mpp_operator import processes
 
 SERVE = "import signal, sys; print('up', flush=True); signal.pause()"
+LEAVE = """
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("leaving", flush=True))
+print("up", flush=True)
+while not pathlib.Path("successor").exists():
+    time.sleep(0.01)
+print("gone", flush=True)
+"""
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
 
 
@@ -29,7 +37,13 @@ class Kept:
         self.code = code
         self.path = tmp_path
         self.child = processes.Child(
-            "thing", self._command, self._ready, self.said.append, self.lines.append, self._ended
+            "thing",
+            self._command,
+            self._ready,
+            self.said.append,
+            self.lines.append,
+            self._ended,
+            leaving=lambda line: line == "leaving",
         )
 
     def _command(self) -> processes.Command:
@@ -117,6 +131,57 @@ async def test_stopping_during_the_back_off_starts_nothing_more(tmp_path: Path) 
 
         assert time.monotonic() - began < 0.9
         assert thing.starts == starts
+
+
+async def test_a_child_that_wants_to_leave_serves_until_its_successor_does(tmp_path: Path) -> None:
+    async with kept(tmp_path, LEAVE) as thing:
+        await thing.child.start(20)
+        first = thing.child.process
+        assert first is not None
+        thing.code = SERVE
+
+        first.send_signal(signal.SIGTERM)
+        await until(lambda: thing.said[-1:] == [f"thing serves again (pid {thing.child.pid})"])
+
+        assert (first.returncode, thing.starts, thing.ends) == (None, 2, 0)
+        (tmp_path / "successor").touch()
+        await until(lambda: thing.ends == 1)
+        assert (first.returncode, thing.starts) == (0, 2)
+        assert thing.said[0] == "thing is leaving; starting its successor"
+
+
+async def test_one_that_leaves_serves_on_while_its_successor_does_not_start(tmp_path: Path) -> None:
+    async with kept(tmp_path, LEAVE) as thing:
+        await thing.child.start(20)
+        first = thing.child.process
+        assert first is not None
+        thing.code = "raise SystemExit('no luck')"
+
+        first.send_signal(signal.SIGTERM)
+        await until(lambda: any("no luck" in said for said in thing.said))
+
+        assert (first.returncode, thing.child.pid) == (None, first.pid)
+        thing.code = SERVE
+        (tmp_path / "successor").touch()
+        await until(lambda: any("serves again" in said for said in thing.said))
+        assert any("thing died (exit code 0); starting it again now" in said for said in thing.said)
+
+
+@pytest.mark.parametrize("successor", [SERVE, "import signal; signal.pause()"], ids=["serves", "is starting"])
+async def test_stopping_ends_one_that_is_leaving_and_its_successor(tmp_path: Path, successor: str) -> None:
+    async with kept(tmp_path, LEAVE) as thing:
+        await thing.child.start(20)
+        first = thing.child.process
+        assert first is not None
+        thing.code = successor
+        first.send_signal(signal.SIGTERM)
+        await until(lambda: thing.starts == 2 and (successor != SERVE or "serves" in thing.said[-1]))
+
+        await thing.child.stop(0.2)
+
+        assert thing.child.process is not None
+        assert None not in (first.returncode, thing.child.process.returncode)
+        assert thing.ends == 2
 
 
 async def test_a_child_that_ignores_being_asked_is_made_to_end(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Child processes that are kept running: started again when they die, gone when we are.
 
-Knows no Envoy and no authz.
+A child that says it wants to leave gets its successor first. Knows no Envoy and no authz.
 """
 
 import asyncio
@@ -88,7 +88,8 @@ class Child:
     """One kept process.
 
     `command` makes each start's command (a fresh instance id, say); `ready` returns when that start serves;
-    `ended` is told once for each start, when it has exited and before the next. `line` hears what it writes.
+    `ended` is told once for each start, when it has exited, and before the next. `line` hears what it writes.
+    Where `leaving` holds for a line, the child serves until its successor does: that is started beside it.
     """
 
     name: str
@@ -97,10 +98,15 @@ class Child:
     say: Say
     line: Say
     ended: Callable[[], None] = lambda: None
+    leaving: Callable[[str], bool] = lambda line: False
+    stop_signal: signal.Signals = signal.SIGTERM
     process: asyncio.subprocess.Process | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _stop_limit: float = 2.0
     _keeping: asyncio.Task[None] | None = None
     _reading: asyncio.Task[None] | None = None
+    _wants_to_leave: asyncio.Event = field(default_factory=asyncio.Event)
+    _retiring: set[asyncio.Task[None]] = field(default_factory=set)
     _last: list[str] = field(default_factory=list)
 
     @property
@@ -119,12 +125,15 @@ class Child:
         self._keeping = asyncio.create_task(self._keep(limit), name=f"keep {self.name}")
 
     async def stop(self, limit: float) -> None:
-        """Ask it to end (SIGTERM), and after `limit` seconds make it (SIGKILL). Harmless when it never started."""
+        """Ask it to end (`stop_signal`), and after `limit` seconds make it (SIGKILL). Harmless when it never
+        started."""
+        self._stop_limit = limit
         self._stopping.set()
         if self.process is not None:
-            await _end(self.process, limit)
+            await _end(self.process, limit, self.stop_signal)
         if self._keeping is not None:
             await self._keeping
+        await asyncio.gather(*self._retiring)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to it, if it runs."""
@@ -134,34 +143,35 @@ class Child:
     async def _begin(self, limit: float) -> None:
         command = self.command()
         self._last.clear()
+        self._wants_to_leave.clear()
         self.process = await spawn(command)
         self._reading = asyncio.create_task(self._read(self.process))
         ready = asyncio.ensure_future(self.ready())
         gone = asyncio.create_task(self.process.wait())
+        stopping = asyncio.create_task(self._stopping.wait())  # `stop` may have spoken to the one before this
         try:
-            await asyncio.wait({ready, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ready, gone, stopping}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if ready.done() and not gone.done():
                 ready.result()
                 return
             if not gone.done():
                 raise TimeoutError(f"{self.name} was not ready after {limit:g} s")
-            await self._exited()
+            await self._exited(self._reading)
             raise Ended(self.name, self.process.returncode or 0, " | ".join(self._last))
         except BaseException:
             if not gone.done():
-                await _end(self.process, 2)
-                await self._exited()
+                await _end(self.process, self._stop_limit, self.stop_signal)
+                await self._exited(self._reading)
             raise
         finally:
-            for task in (ready, gone):
+            for task in (ready, gone, stopping):
                 task.cancel()
-            await asyncio.gather(ready, gone, return_exceptions=True)
+            await asyncio.gather(ready, gone, stopping, return_exceptions=True)
 
-    async def _exited(self) -> None:
+    async def _exited(self, reading: asyncio.Task[None]) -> None:
         """Hear its last lines (a grandchild may hold the pipe: not for ever), then tell."""
-        if self._reading is not None:
-            await asyncio.wait({self._reading}, timeout=1)
-            self._reading.cancel()
+        await asyncio.wait({reading}, timeout=1)
+        reading.cancel()
         self.ended()
 
     async def _keep(self, limit: float) -> None:
@@ -169,8 +179,12 @@ class Child:
         began = time.monotonic()
         while True:
             assert self.process is not None  # noqa: S101 - `start` came first
+            assert self._reading is not None  # noqa: S101
+            if await self._leaves(self.process) and await self._succeeded(self.process, self._reading, limit):
+                began = time.monotonic()
+                continue
             code = await self.process.wait()
-            await self._exited()
+            await self._exited(self._reading)
             if self._stopping.is_set():
                 return
             failures = 1 if time.monotonic() - began >= HEALTHY_AFTER else failures + 1
@@ -188,6 +202,47 @@ class Child:
                     break
             else:
                 return
+
+    async def _leaves(self, process: asyncio.subprocess.Process) -> bool:
+        """Wait until it has ended, or wants to and still serves."""
+        gone = asyncio.create_task(process.wait())
+        said = asyncio.create_task(self._wants_to_leave.wait())
+        await asyncio.wait({gone, said}, return_when=asyncio.FIRST_COMPLETED)
+        ended = gone.done()
+        for task in (gone, said):
+            task.cancel()
+        await asyncio.gather(gone, said, return_exceptions=True)
+        return not ended and not self._stopping.is_set()
+
+    async def _succeeded(self, old: asyncio.subprocess.Process, reading: asyncio.Task[None], limit: float) -> bool:
+        """Start the successor of one that is leaving and serves until then. False: it does not start, and the old
+        one's end will be an end like any other."""
+        self.say(f"{self.name} is leaving; starting its successor")
+        try:
+            await self._begin(limit)
+        except (Ended, TimeoutError, OSError) as error:
+            self.process, self._reading = old, reading
+            if self._stopping.is_set():  # `stop` spoke to the successor only
+                await _end(old, self._stop_limit, self.stop_signal)
+            else:
+                self.say(str(error))
+            return False
+        retiring = asyncio.create_task(self._retire(old, reading, limit), name=f"retire {self.name}")
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        self.say(f"{self.name} serves again (pid {self.pid})")
+        return True
+
+    async def _retire(self, old: asyncio.subprocess.Process, reading: asyncio.Task[None], limit: float) -> None:
+        """The old one ends by itself once its successor serves, in `limit` seconds, or as soon as we stop."""
+        gone = asyncio.create_task(old.wait())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({gone, stopping}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await _end(old, self._stop_limit, self.stop_signal)
+        for task in (gone, stopping):
+            task.cancel()
+        await asyncio.gather(gone, stopping, return_exceptions=True)
+        await self._exited(reading)
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -207,17 +262,19 @@ class Child:
             text = raw.decode(errors="replace").rstrip()
             self._last = [*self._last[-4:], text]
             self.line(text)
+            if process is self.process and self.leaving(text):
+                self._wants_to_leave.set()
 
 
 def _when(wait: float) -> str:
     return f"in {wait:g} s" if wait else "now"
 
 
-async def _end(process: asyncio.subprocess.Process, limit: float) -> None:
+async def _end(process: asyncio.subprocess.Process, limit: float, number: signal.Signals) -> None:
     if process.returncode is not None:
         return
     try:
-        process.terminate()
+        process.send_signal(number)
     except ProcessLookupError:
         return
     try:
