@@ -74,7 +74,7 @@ class _Claim:
         now = await self.ledger.now()
         row = replace(
             self.fresh,
-            reference=reference.lower(),
+            reference=reference,
             valid_before=valid_before,
             created_at=now,
             lease_until=now + _SETTLING_LEASE_MS,
@@ -197,7 +197,7 @@ class Settler:
         )
 
     def _as_settled(self, outcome: methods.Settled, now: int) -> Callable[[Payment], Payment | None]:
-        return lambda row: transitions.settled(row, now, reference=outcome.reference.lower(), payer=outcome.payer)
+        return lambda row: transitions.settled(row, now, reference=outcome.reference, payer=outcome.payer)
 
     async def _written(self, row: Payment, step: Callable[[Payment], Payment | None]) -> Payment:
         """The row after a step; where another was faster, the row as that one left it."""
