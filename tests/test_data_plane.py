@@ -232,6 +232,29 @@ async def test_no_credential_reaches_the_upstream(tmp_path: Path, service: ir.Se
         assert "Payment" not in json.dumps(plane.upstream.last.headers)
 
 
+@pytest.mark.parametrize("service", [everything_priced(), everything_free()], ids=["priced", "free"])
+async def test_a_credential_on_a_second_authorization_line_is_one_too(tmp_path: Path, service: ir.Service) -> None:
+    async with data_plane(tmp_path, service) as plane:
+        answer = await plane.raw(
+            "GET /llm/x HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+            "authorization: Bearer a\r\nauthorization: Payment abc\r\n\r\n"
+        )
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert "authorization" not in plane.upstream.last.headers
+
+
+async def test_a_secret_that_is_not_there_closes_its_upstream_refused(tmp_path: Path) -> None:
+    home = tmp_path / "refused"
+    home.mkdir()
+
+    async with data_plane(home, everything_free(), injected=ir.Injected("authorization", "absent")) as plane:
+        answer = await plane.ask("GET", "/llm/x")
+
+        assert (answer.status_code, plane.upstream.hits) == (503, [])
+        assert plane.envoy.admin.rejected() == {"cluster_manager.cds.update_rejected": 1}
+
+
 async def test_another_scheme_reaches_the_upstream_of_a_free_route(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_free()) as plane:
         await plane.ask("GET", "/llm/x", {"authorization": "Bearer theirs"})
