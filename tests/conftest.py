@@ -5,3 +5,4 @@ from gateway_process import start_gateway as start_gateway
 from golden import pytest_addoption as pytest_addoption
 from ledgers import ledger, store  # noqa: F401 - fixtures
 from places import place as place
+from promises import world as world

@@ -151,6 +151,9 @@ class Keyring:
 
     def ours(self, challenge: Challenge) -> bool:
         """Whether one of our keys signed exactly these parameters."""
+        # What separates the slots must not be in one: the same text could be read as another challenge.
+        if any("|" in slot for slot in _slots(challenge)):
+            return False
         matches = [hmac.compare_digest(_id(key, challenge).encode(), challenge.id.encode()) for key in self.keys]
         return any(matches)
 
@@ -173,12 +176,13 @@ def _keyed(key: bytes, query: str) -> str:
 
 
 def _id(key: bytes, c: Challenge) -> str:
+    return b64url(hmac.digest(key, "|".join(_slots(c)).encode("utf-8", "surrogatepass"), "sha256"))
+
+
+def _slots(c: Challenge) -> tuple[str, ...]:
     """The draft's binding: fixed slots, absent is empty; `header` has a slot only when it is advertised."""
-    slots = [c.realm, c.method, c.intent, c.request, c.expires or "", c.digest or ""]
-    if c.header is not None:
-        slots.append(c.header)
-    slots.append(c.opaque or "")
-    return b64url(hmac.digest(key, "|".join(slots).encode("utf-8", "surrogatepass"), "sha256"))
+    header = () if c.header is None else (c.header,)
+    return (c.realm, c.method, c.intent, c.request, c.expires or "", c.digest or "", *header, c.opaque or "")
 
 
 # --- on the wire ---------------------------------------------------------------------------------------

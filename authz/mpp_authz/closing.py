@@ -95,7 +95,8 @@ class Closer:
                     return True  # `bury` read it to its end and took it away
                 gone, news = True, _from(ended, reader.offset)  # renamed between the question and the answer
             complete = news[: news.rfind(b"\n") + 1]
-            for line in complete.decode("utf-8", "replace").splitlines():
+            # Not splitlines: a detail may hold what Unicode calls a line's end.
+            for line in complete.decode("utf-8", "replace").split("\n"):
                 entry = delivery.read_line(line)
                 if entry is not None:
                     await self.record(entry)
@@ -103,9 +104,17 @@ class Closer:
         return gone
 
     async def end_lease(self, row: Payment) -> Payment | None:
-        """No news came by the end of a lease, or its Envoy is gone: the payer is owed the request."""
+        """No news came by the end of a lease, or its Envoy is gone: the payer is owed the request.
+
+        Only the lease that `row` has: one that was renewed meanwhile, or another attempt's, goes on.
+        """
         now = await self.ledger.now()
-        written = await advance(self.ledger, row, lambda r: transitions.lease_over(r, now))
+        seen = (row.attempt, row.lease_until)
+        written = await advance(
+            self.ledger,
+            row,
+            lambda r: transitions.lease_over(r, now) if (r.attempt, r.lease_until) == seen else None,
+        )
         if written is not None:
             log.warning("delivery without news", extra={"payment": row.id, "attempt": row.attempt})
             self._count(written, "no-news")

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Between two looks at a row that another Check is busy with. Seconds.
 _POLL_SECONDS: Final = 0.025
 
+_ANOTHER: Final = "Another credential was presented for this challenge."
+
 
 class Terms(Protocol):
     """What is for sale and who signs, as it is now."""
@@ -152,15 +154,14 @@ class Gate:
                 request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this server."
             )
         waiter.challenge_id = presented.challenge.id
-        case = _Case(
-            self,
-            request,
-            price,
-            presented,
-            waiter,
-            Bound.decode(presented.challenge.opaque or ""),
-            challenge.read_request(presented.challenge),
-        )
+        try:
+            bound, fields = quotes.read(presented.challenge)
+        except ValueError:
+            # Signed with our key by somebody else, such as an SDK that shares the secret.
+            return await self.fresh(
+                request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this gateway."
+            )
+        case = _Case(self, request, price, presented, waiter, bound, fields)
         row = await self.ledger.get(presented.challenge.id)
         return await (self._first(case) if row is None else self._known(case, row))
 
@@ -195,6 +196,9 @@ class Gate:
         """Verify, claim, settle, deliver."""
         method, network = case.method, case.network
         if method is None or network is None:
+            if case.pushed:
+                # The money may be ours, and nobody can be asked.
+                return verdicts.unavailable(f"This payment cannot be checked now. {verdicts.PRESENT_AGAIN}")
             return await case.refuse(
                 problems.INVALID_CHALLENGE, "The method or network of this challenge is no longer accepted."
             )
@@ -266,7 +270,9 @@ class Gate:
         if row.credential_hash != case.presented.fingerprint:
             if row.state is State.FAILED and row.mode == "pull" and case.pushed:
                 return await self._first(case, replacing=row)
-            return verdicts.used("Another credential was presented for this challenge.")
+            if case.pushed:
+                return await self._second_payment(case, row)
+            return verdicts.used(_ANOTHER)
         if row.state is State.SPENT:
             paid = await self.ledger.get(row.paid_by or "")
             if paid is None:
@@ -295,6 +301,18 @@ class Gate:
                 return verdicts.unknown()
         return verdicts.in_progress("This payment is being used by another request.")
 
+    async def _second_payment(self, case: "_Case", row: Payment) -> Deny:
+        """A push credential for a challenge that another credential holds: a transfer that exists is a second
+        payment, and a person gets to see it."""
+        verified = None
+        if case.method is not None and case.network is not None:
+            verified = await case.method.verify(case.credential, case.quote(case.network))
+        if isinstance(verified, Verified | methods.TransferRefused) and verified.reference != row.reference:
+            return await self._refuse_transfer(case, verified.reference or "", _ANOTHER)
+        if isinstance(verified, methods.Unavailable):
+            return verdicts.unavailable(f"The payment cannot be checked now. {verdicts.PRESENT_AGAIN}")
+        return verdicts.used(_ANOTHER)
+
     async def _at_rest(self, case: "_Case", row: Payment) -> Payment:
         """The row once nobody is busy with it; as it is, when that takes longer than we wait."""
         loop = asyncio.get_running_loop()
@@ -304,17 +322,19 @@ class Gate:
             if row.state is State.UNKNOWN or (row.state is State.SETTLING and over):
                 return await self._resolved(case, row)
             if row.state is State.DELIVERING:
-                row = await self._delivered(row, over)
+                row = await self._delivered(row)
             if row.state not in (State.SETTLING, State.DELIVERING) or loop.time() >= deadline:
                 return row
             await asyncio.sleep(_POLL_SECONDS)
             row = await self.ledger.get(row.id) or row
 
-    async def _delivered(self, row: Payment, over: bool) -> Payment:
+    async def _delivered(self, seen: Payment) -> Payment:
         """A DELIVERING row after all that its Envoy has written of it was read."""
-        gone = await self.closer.read(row.data_plane)
-        row = await self.ledger.get(row.id) or row
-        if row.state is State.DELIVERING and (over or gone):
+        gone = await self.closer.read(seen.data_plane)
+        row = await self.ledger.get(seen.id) or seen
+        if row.state is not State.DELIVERING or row.attempt != seen.attempt:
+            return row  # news came, or another attempt has begun, with a lease of its own
+        if gone or row.lease_until <= await self.ledger.now():
             row = await self.closer.end_lease(row) or await self.ledger.get(row.id) or row
         return row
 
@@ -354,7 +374,8 @@ class Gate:
                 "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
             )
         if not await self.ledger.replace(row, following):
-            changed = await self.ledger.get(row.id)
+            # By the credential's own row: a SPENT one leads to the row that paid it once more.
+            changed = await self.ledger.get(case.presented.challenge.id)
             if changed is None:
                 raise LedgerUnavailable(f"payment {row.id}: expected a row, found none")
             return await self._known(case, changed)
@@ -370,14 +391,17 @@ class Gate:
         """
         paid_for, currency = case.binding, str(case.request_fields["currency"]).lower()
         asked = int(case.request_fields["amount"])
+        deadline = asyncio.get_running_loop().time() + self.times.in_progress_wait  # for all rows together
         for query_hash in case.query_hashes():
             rows = await self.ledger.unfinished(
                 verified.payer or "", replace(paid_for, query_hash=query_hash), currency
             )
-            for row in rows:
-                if int(row.amount) < asked or row.id == case.presented.challenge.id:
+            for row in sorted(rows, key=lambda r: r.state is not State.CREDIT):
+                # A test network's money has the same name as the real one's.
+                same_rail = (row.method, row.network) == (case.presented.challenge.method, case.bound.network)
+                if not same_rail or int(row.amount) < asked or row.id == case.presented.challenge.id:
                     continue
-                settled = await self._if_retry(case, row)
+                settled = await self._if_retry(case, row, deadline)
                 if isinstance(settled, Deny):
                     return settled
                 if settled is None or settled.state is not State.CREDIT:
@@ -387,16 +411,15 @@ class Gate:
                     return taken
         return None
 
-    async def _if_retry(self, case: "_Case", row: Payment) -> Payment | Deny | None:
+    async def _if_retry(self, case: "_Case", row: Payment, deadline: float) -> Payment | Deny | None:
         """Whether an unfinished row is what this request retries. None: it is a parallel call, which pays."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.times.in_progress_wait
         if row.state is State.SETTLING and not row.check_ended:
             now = await self.ledger.now()
             if not transitions.is_over(row, now, self.settler.owner):
                 return None
         if row.state in (State.SETTLING, State.UNKNOWN):
-            row = await self.settler.outcome(row, None, self.times.in_progress_wait)
+            row = await self.settler.outcome(row, None, max(0.0, deadline - loop.time()))
             return (
                 verdicts.in_progress("An earlier payment for this request is still being settled.")
                 if row.state in (State.SETTLING, State.UNKNOWN)
@@ -406,7 +429,7 @@ class Gate:
             # A challenge minted before the row's Check was answered is a parallel call's.
             if case.bound.minted_at < max(row.answered_at or 0, row.minted_at):
                 return None
-            row = await self._delivered(row, over=False)
+            row = await self._delivered(row)
             if row.state is State.DELIVERING:
                 if loop.time() >= deadline:
                     return None  # no news while its Envoy lives: the answer is still going out

@@ -40,7 +40,11 @@ def judge(entry: Entry, *, streaming: bool) -> Outcome:
     if good and not streaming and not entry.upstream_finished and entry.status != 101:
         # Broken by the upstream or cut by us. A client that hung up after the headers had its delivery.
         good = bool(entry.flags & CLIENT_GONE) and not entry.flags & (UPSTREAM_BROKE | CUT_BY_US)
-    payers = bool(entry.flags & CLIENT_GONE) or (400 <= entry.status < 500 and entry.status not in _OUR_4XX)
+    # A client that hung up on a 5xx still got a 5xx: only one that left before any answer is the payer's doing.
+    hung_up = (
+        entry.status == 0 and bool(entry.flags & CLIENT_GONE) and not entry.flags & (UPSTREAM_BROKE | CUT_BY_US)
+    )
+    payers = hung_up or (400 <= entry.status < 500 and entry.status not in _OUR_4XX)
     return Outcome(
         attempt=entry.attempt,
         delivered=good,

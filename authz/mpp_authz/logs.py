@@ -1,6 +1,8 @@
 """How log lines look: a fixed event, then its fields. `log.info("pricing loaded", extra={"routes": 3})`."""
 
 import logging
+import traceback
+from types import TracebackType
 from typing import Final
 
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -15,6 +17,19 @@ class Fields(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         fields = (f"{key}={value!r}" for key, value in record.__dict__.items() if key not in _STANDARD)
         return " ".join((super().formatMessage(record), *fields))
+
+    def formatException(
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """Where an error came from and of which kind it is. Never its words: those of a library may be what the
+        payer sent (pydantic's are), and credentials are in no log."""
+        lines = []
+        error = ei[1]
+        while error is not None:
+            lines += [*traceback.format_tb(error.__traceback__), f"{type(error).__qualname__}\n"]
+            error = error.__cause__ or error.__context__
+        return "".join(lines).rstrip("\n")
 
 
 def to_stderr(level: str) -> None:

@@ -6,11 +6,11 @@ import base64
 import functools
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
 from mpp_authz import challenge
 from mpp_authz.challenge import Bound, Challenge, Keyring
@@ -116,6 +116,19 @@ def foreign(request: Request, price: RoutePrice, echo: Challenge) -> str | None:
     if echo.realm != (price.realm or request.host):
         return "it was issued for another realm"
     return None
+
+
+def read(echo: Challenge) -> tuple[Bound, Mapping[str, Any]]:
+    """What a challenge of ours says: what it is bound to, and its decoded request.
+
+    Raises:
+        ValueError: its id is right and yet it is none of this gateway's: somebody shares the key.
+    """
+    try:
+        expires_at(echo)
+        return Bound.decode(echo.opaque or ""), challenge.read_request(echo)
+    except (KeyError, TypeError) as error:
+        raise ValueError("not a challenge of this gateway") from error
 
 
 def expires_at(echo: Challenge) -> float:

@@ -67,6 +67,7 @@ class _Claim:
     ledger: Ledger
     fresh: Payment  # the row to insert, all but its lease
     replacing: Payment | None  # a FAILED row, or one whose owner died before anything was sent
+    waiter: Waiter
     row: Payment | None = None
     lost: bool = False
 
@@ -78,6 +79,7 @@ class _Claim:
             valid_before=valid_before,
             created_at=now,
             lease_until=now + _SETTLING_LEASE_MS,
+            check_ended=self.waiter.gone,
         )
         if self.row is not None:
             return self.row.reference == row.reference  # asked twice by one settlement
@@ -88,18 +90,27 @@ class _Claim:
             row = replace(row, version=self.replacing.version + 1)
         if won:
             self.row = row
+            if self.waiter.gone:  # it left while we wrote, and found no row to say so in
+                await advance(self.ledger, row, transitions.check_ended)
         self.lost = not won
         return won
+
+    def holds(self, row: Payment) -> bool:
+        """Whether the row is this claim's still: one whose lease was over may have been taken by another."""
+        mine = self.row
+        return mine is not None and (row.lease_owner, row.created_at, row.reference) == (
+            mine.lease_owner,
+            mine.created_at,
+            mine.reference,
+        )
 
     async def envelope(self, raw: str) -> bool:
         if self.row is None:
             return False
-        mine = (self.row.lease_owner, self.row.created_at, self.row.reference)
 
         def stored(row: Payment) -> Payment | None:
             # Another process may have begun again where we were taken for dead: then it sends, and we do not.
-            held = row.state is State.SETTLING and row.envelope is None
-            still = held and (row.lease_owner, row.created_at, row.reference) == mine
+            still = row.state is State.SETTLING and row.envelope is None and self.holds(row)
             return replace(row, envelope=raw) if still else None
 
         written = await advance(self.ledger, self.row, stored)
@@ -122,6 +133,11 @@ class Settler:
 
     # --- settling --------------------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """Whether shielded work runs."""
+        return bool(self._tasks)
+
     def shielded(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run to the end whatever becomes of the caller."""
         task = asyncio.create_task(work)
@@ -140,7 +156,7 @@ class Settler:
             ClaimLost: the row, or the transaction, is somebody else's; nothing was sent.
             LedgerUnavailable: nothing was sent, or the row says SETTLING and is resolved later.
         """
-        claim = _Claim(self.ledger, self._row(attempt, verified), replacing)
+        claim = _Claim(self.ledger, self._row(attempt, verified), replacing, attempt.waiter)
         loop = asyncio.get_running_loop()
         begun, result = loop.time(), "error"
         try:
@@ -167,9 +183,11 @@ class Settler:
             case methods.Settled():
                 return await self._written(row, self._as_settled(outcome, await self.ledger.now()))
             case methods.Refused() | methods.Unavailable():
-                # Provably nothing was sent.
+                # Provably nothing was sent by this claim.
                 reason = outcome.detail if isinstance(outcome, methods.Refused) else outcome.reason
-                return await self._written(row, lambda r: transitions.failed(r, reason))
+                return await self._written(
+                    row, lambda r: transitions.failed(r, reason) if claim.holds(r) else None
+                )
             case methods.Unknown():
                 return await self._open(row, outcome.reason)
 
@@ -229,6 +247,7 @@ class Settler:
         method, network = self.by_name.get(row.method), await self.network(row, attempt)
         if method is None or network is None or row.reference is None:
             log.error("open payment without its network", extra={"payment": row.id, "network": row.network})
+            await self._open(row, "its network is not known any more")
             return None
         if row.mode == "proof":  # nothing moves: its claim was all there is
             found: Any = methods.Settled(row.reference, row.payer)
@@ -261,7 +280,7 @@ class Settler:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while True:
-            row = await self.resolve(row, attempt) or row
+            row = await self.resolve(row, attempt) or await self.ledger.get(row.id) or row
             if row.state not in (State.SETTLING, State.UNKNOWN) or loop.time() + _POLL_SECONDS > deadline:
                 return row
             await asyncio.sleep(_POLL_SECONDS)

@@ -51,7 +51,12 @@ class Sweeper:
 
         async def one(row: Payment) -> None:
             async with free:
-                await self._close(row)
+                try:
+                    await self._close(row)
+                except LedgerUnavailable:
+                    raise
+                except Exception:  # one row that cannot be closed keeps no other open
+                    log.exception("row not closed", extra={"payment": row.id})
 
         await asyncio.gather(*(one(row) for row in rows))
 
