@@ -4,12 +4,12 @@ import asyncio
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import httpx
 import moody
 import mpp
+import mpp.client
 import places
 import pytest
 import wallets
@@ -86,3 +86,292 @@ def test_mppx_pays_for_a_get_and_a_post(place: Place, mode: str) -> None:
     assert got.receipt["status"] == "success"
     assert got.receipt["method"] == "tempo"
     assert got.headers["cache-control"] == "private"
+
+
+def test_mppx_pays_for_a_stream(place: Place) -> None:
+    place.moods(moody.Streams())
+
+    (answer,) = place.mppx("/live")
+
+    assert (answer.status, answer.body) == (200, "data: started\n\ndata: ended\n\n")
+    assert answer.receipt["reference"] == place.becomes(answer.credential or "", State.DELIVERED).reference
+    assert place.paid() == PRICE
+
+
+def test_mppx_pays_for_a_body_it_binds(place: Place) -> None:
+    (answer,) = place.mppx("/sealed", method="POST", body="bound")
+
+    assert answer.status == 200
+    assert places.decoded((answer.credential or "").split()[1])["challenge"]["digest"].startswith("sha-256=")
+    assert (place.hits[0].body, place.paid()) == (b"bound", PRICE)
+
+
+def test_mppx_proves_its_address_and_pays_nothing(place: Place) -> None:
+    (answer,) = place.mppx("/known")
+
+    assert answer.status == 200
+    assert answer.receipt["reference"] == places.challenge_id(answer.credential or "")
+    assert place.hits[0].headers["x-mpp-payer"] == place.chain.buyer.lower()
+    assert place.paid() == 0
+
+
+def test_mppx_pays_only_the_price_where_the_fee_is_sponsored(shop: Shop) -> None:
+    place = shop.place("sponsored")
+    held = wallets.balance(shop.chain, shop.chain.buyer)
+
+    (answer,) = place.mppx()
+
+    assert answer.status == 200
+    assert held - wallets.balance(shop.chain, shop.chain.buyer) == PRICE == place.paid()
+    row = place.becomes(answer.credential or "", State.DELIVERED)
+    assert row.envelope is None
+
+
+def test_mppx_sends_its_credential_beside_the_apis_own_token(shop: Shop) -> None:
+    place = shop.place("bearer")
+    shop.secrets.add(BEARER)
+
+    (answer,) = place.mppx(headers={"Authorization": f"Bearer {BEARER}"})
+
+    assert (answer.status, place.paid()) == (200, PRICE)
+    (hit,) = place.hits
+    assert hit.headers["authorization"] == f"Bearer {BEARER}"
+    assert "payment-authorization" not in hit.headers
+
+
+def test_mppx_takes_the_network_and_currency_it_prefers(shop: Shop) -> None:
+    place = shop.place("choice")
+    before = place.paid(ALPHA_USD)
+    question = {
+        "url": place.url(),
+        "currency": ALPHA_USD,
+        "rpcUrl": shop.chain.rpc_url,
+        "chainId": shop.chain.chain_id,
+        "key": shop.chain.buyer_key,
+    }
+
+    answer = wallets.node("choose.mjs", question)
+
+    shop.learn(answer["credential"])
+    assert answer["status"] == 200
+    assert place.paid(ALPHA_USD) - before == PRICE
+
+
+# --- pympp ---------------------------------------------------------------------------------------------
+
+
+def test_pympp_pays_for_a_get_and_a_post(place: Place) -> None:
+    async def both() -> list[httpx.Response]:
+        async with wallets.pympp(place.chain) as payer:
+            return [await payer.fetch(place.url()), await payer.fetch(place.url(), method="POST", content=b"why")]
+
+    got, posted = asyncio.run(both())
+
+    assert (got.status_code, posted.status_code) == (200, 200)
+    assert posted.json()["body"] == "why"
+    assert places.receipt(got)["status"] == "success"
+    assert (place.paid(), len(place.hits)) == (2 * PRICE, 2)
+
+
+def test_pympp_reads_a_stream_while_it_goes_on(place: Place) -> None:
+    gate = moody.Gate()
+    place.moods(moody.Streams(gate))
+
+    async def read() -> list[str]:
+        seen: list[str] = []
+        async with (
+            wallets.pympp(place.chain) as payer,
+            payer.client(trust_env=False, timeout=30) as client,
+            client.stream("GET", place.url("/live")) as answer,
+        ):
+            assert answer.status_code == 200
+            async for text in answer.aiter_text():
+                seen.append(text)
+                gate.open()  # the upstream ends only once its first event was seen
+        return seen
+
+    assert "".join(asyncio.run(read())) == "data: started\n\ndata: ended\n\n"
+    assert place.paid() == PRICE
+
+
+def test_pympp_pays_only_the_price_where_the_fee_is_sponsored(shop: Shop) -> None:
+    place = shop.place("sponsored")
+    held, before = wallets.balance(shop.chain, shop.chain.buyer), place.paid()
+
+    async def fetch() -> httpx.Response:
+        async with wallets.pympp(shop.chain) as payer:
+            return await payer.fetch(place.url())
+
+    assert asyncio.run(fetch()).status_code == 200
+    assert held - wallets.balance(shop.chain, shop.chain.buyer) == PRICE == place.paid() - before
+
+
+def test_pympp_pays_in_the_currency_and_network_it_is_for(shop: Shop) -> None:
+    place = shop.place("choice")
+    before = place.paid()
+
+    async def fetch() -> httpx.Response:
+        method = tempo_client.charge(
+            account=TempoAccount.from_key(shop.chain.buyer_key),
+            chain_id=shop.chain.chain_id,
+            rpc_url=shop.chain.rpc_url,
+            currency=PATH_USD,
+        )
+        async with mpp.client.Mpp([method]) as payer:
+            return await payer.fetch(place.url())
+
+    assert asyncio.run(fetch()).status_code == 200
+    assert place.paid() - before == PRICE
+
+
+def test_a_transfer_that_was_made_before_asking_is_taken_once(place: Place) -> None:
+    credential = place.push()
+
+    first, second = place.ask(credential=credential), place.ask(credential=credential)
+
+    assert (first.status_code, second.status_code) == (200, 403)
+    assert "www-authenticate" not in second.headers
+    assert (place.paid(), len(place.hits)) == (PRICE, 1)
+
+
+# --- a WebSocket ---------------------------------------------------------------------------------------
+
+
+def by_pympp(chain: Chain, www_authenticate: str) -> str:
+    method = tempo_client.charge(
+        account=TempoAccount.from_key(chain.buyer_key), chain_id=chain.chain_id, rpc_url=chain.rpc_url
+    )
+    challenge = mpp.Challenge.from_www_authenticate(www_authenticate)
+    return asyncio.run(method.create_credential(CredentialParams(challenge=challenge)))
+
+
+def by_mppx(chain: Chain, www_authenticate: str) -> str:
+    question = {
+        "wwwAuthenticate": www_authenticate,
+        "rpcUrl": chain.rpc_url,
+        "chainId": chain.chain_id,
+        "key": chain.buyer_key,
+        "mode": "pull",
+    }
+    credential: str = wallets.node("credential.mjs", question)["credential"]
+    return credential
+
+
+@pytest.mark.parametrize("client", [by_pympp, by_mppx])
+def test_a_websocket_opens_for_a_payment_on_its_handshake(place: Place, client) -> None:  # type: ignore[no-untyped-def]
+    url = place.url("/live").replace("http://", "ws://")
+    with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+        websockets.sync.client.connect(url, proxy=None).close()
+    assert refused.value.response.status_code == 402
+    place.moods(moody.Echoes())
+
+    credential = client(place.chain, refused.value.response.headers["www-authenticate"])
+    place.shop.learn(credential)
+    with websockets.sync.client.connect(
+        url, additional_headers={"Authorization": credential}, proxy=None
+    ) as socket:
+        socket.send("knock")
+        assert socket.recv(timeout=10) == "knock"
+
+    assert place.paid() == PRICE
+    assert place.becomes(credential, State.DELIVERED).last_status == 101
+
+
+# --- a 402 with several challenges ---------------------------------------------------------------------
+
+
+def test_every_offer_is_a_line_of_its_own_and_each_can_be_paid(shop: Shop) -> None:
+    place = shop.place("choice")
+    before = place.paid(PATH_USD), place.paid(ALPHA_USD)
+
+    lines = place.challenges()
+    answers = [place.ask(credential=place.sign(at=at)) for at in (1, 2)]
+
+    requests = [places.decoded(wallets.challenge_of(line).request) for line in lines]
+    assert [(r["methodDetails"]["chainId"], r["currency"]) for r in requests] == [
+        (42431, PATH_USD),
+        (shop.chain.chain_id, ALPHA_USD),
+        (shop.chain.chain_id, PATH_USD),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert (place.paid(PATH_USD), place.paid(ALPHA_USD)) == (before[0] + PRICE, before[1] + PRICE)
+
+
+def test_accept_payment_orders_and_filters_but_never_empties(shop: Shop) -> None:
+    place = shop.place("choice")
+
+    def kinds(accept: str) -> int:
+        return len(place.challenges(headers={"Accept-Payment": accept}))
+
+    assert kinds("tempo/charge;q=0.5, stripe/charge") == 3
+    assert kinds("stripe/charge") == 3
+    assert kinds("not a preference") == 3
+
+
+# --- headers -------------------------------------------------------------------------------------------
+
+
+def test_a_free_route_asks_nothing_and_still_keeps_credentials_back(place: Place) -> None:
+    answer = place.ask("/open", credential=place.sign())
+
+    assert (answer.status_code, place.paid()) == (200, 0)
+    assert "authorization" not in place.hits[0].headers
+    assert "payment-receipt" not in answer.headers
+
+
+def test_a_bearer_token_alone_is_asked_for_payment_in_the_other_header(shop: Shop) -> None:
+    place = shop.place("bearer")
+    shop.secrets.add(BEARER)
+    hits = len(place.hits)
+
+    answer = place.ask(headers={"Authorization": f"Bearer {BEARER}"})
+
+    assert answer.status_code == 402
+    assert wallets.challenge_of(answer.headers["www-authenticate"]).header == "Payment-Authorization"
+    assert len(place.hits) == hits
+
+
+def test_the_upstream_learns_who_paid_what_and_no_credential(place: Place) -> None:
+    credential = place.sign()
+
+    place.ask(credential=credential, headers={"X-Mpp-Payer": "somebody else", "X-Mpp-Anything": "1"})
+
+    facts = {name: value for name, value in place.hits[0].headers.items() if name.startswith("x-mpp-")}
+    row = place.becomes(credential, State.DELIVERED)
+    assert facts == {
+        "x-mpp-payment-id": row.id,
+        "x-mpp-attempt": "1",
+        "x-mpp-payer": place.chain.buyer.lower(),
+        "x-mpp-method": "tempo",
+        "x-mpp-amount": str(PRICE),
+        "x-mpp-currency": PATH_USD,
+        "x-mpp-reference": row.reference,
+    }
+    assert "authorization" not in place.hits[0].headers
+
+
+# --- mpp-gateway pay -----------------------------------------------------------------------------------
+
+
+def buy(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mpp_operator.cli", "pay", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=dict(os.environ) | {"MPP_PRIVATE_KEY": place.chain.buyer_key, "MPP_RPC_URL": place.chain.rpc_url},
+    )
+
+
+def test_the_gateways_own_buyer_looks_first_and_then_pays_once(place: Place) -> None:
+    seen = buy(place, place.url(), "--inspect")
+    assert (seen.returncode, place.paid()) == (0, 0)
+    assert f"{PRICE} of {PATH_USD}" in seen.stdout
+
+    place.moods(moody.Says(500), moody.Says(200, b"here you are"))
+    bought = buy(place, place.url(), "-d", "please")
+
+    assert (bought.returncode, bought.stdout) == (0, "here you are"), bought.stderr
+    assert '"status": "success"' in bought.stderr
+    assert place.chain.buyer_key.removeprefix("0x") not in bought.stderr
+    assert (place.paid(), [hit.body for hit in place.hits]) == (PRICE, [b"please", b"please"])

@@ -298,7 +298,9 @@ class Place:
             if row is not None and row.state is state:
                 return row
             if time.monotonic() > deadline:
-                pytest.fail(f"expected a payment in {state}, got {row}\n" + "\n".join(self.shop.gateway.stderr[-20:]))
+                pytest.fail(
+                    f"expected a payment in {state}, got {row}\n" + "\n".join(self.shop.gateway.stderr[-20:])
+                )
             time.sleep(0.02)
 
 
