@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -324,3 +325,91 @@ def test_a_state_folder_is_used_again_with_its_key(start_gateway: gateway_proces
 
     assert not any("made a signing key" in line for line in second.stderr)
     assert (second.state_dir / "signing.key").read_text() == key
+
+
+def test_an_envoy_that_does_not_take_a_configuration_is_said_and_both_planes_go_back(
+    start_gateway: gateway_process.Start, upstream: str
+) -> None:
+    gateway = start_gateway({"shop.yaml": service(upstream)}, config=NETWORKS)
+    os.kill(gateway.ready["envoyPid"], signal.SIGSTOP)
+    try:
+        gateway.edit("shop.yaml", service(upstream, price="0.07"))
+        gateway.said("envoy has not taken the new configuration within 2 s")
+        gateway.said(f"still serving revision {gateway.ready['revision']}")
+    finally:
+        os.kill(gateway.ready["envoyPid"], signal.SIGCONT)
+
+    assert until_amount(f"{gateway.url}/shop/thing", "50000") < 10
+    assert len(gateway.stdout) == 1  # no banner for what is not served
+
+
+def certificate(folder: Path) -> None:
+    """A certificate for localhost that nobody trusts, next to its key."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=localhost", "-days", "1", "-keyout", str(folder / "key.pem")),
+            *("-out", str(folder / "cert.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_a_certificate_beside_gateway_yaml_makes_the_listener_https(
+    start_gateway: gateway_process.Start, upstream: str, tmp_path: Path
+) -> None:
+    certificate(tmp_path)
+    tls = f"{NETWORKS}\ntls: {{certificate: ../cert.pem, key: ../key.pem}}\n"
+
+    gateway = start_gateway({"shop.yaml": service(upstream)}, config=tls)
+
+    assert gateway.url.startswith("https://127.0.0.1:")
+    answer = httpx.get(f"{gateway.url}/shop/thing", trust_env=False, verify=False)
+    assert answer.status_code == 402
+
+
+def test_a_certificate_that_is_not_there_is_said_before_anything_starts(
+    start_gateway: gateway_process.Start, upstream: str
+) -> None:
+    tls = f"{NETWORKS}\ntls: {{certificate: cert.pem, key: key.pem}}\n"
+
+    gateway = start_gateway({"shop.yaml": service(upstream)}, config=tls, wait=False)
+
+    gateway.said("tls.certificate: expected a file we can read")
+    assert gateway.process.wait(20) == 3
+
+
+def test_signing_keys_that_gateway_yaml_names_are_used_and_short_ones_refused(
+    start_gateway: gateway_process.Start, upstream: str
+) -> None:
+    keys = f"{NETWORKS}\nchallengeKeys: [{{name: gw, key: current}}, {{name: gw, key: previous}}]\n"
+
+    gateway = start_gateway(
+        {"shop.yaml": service(upstream)}, config=keys, environ={"GW_CURRENT": "c" * 32, "GW_PREVIOUS": "p" * 40}
+    )
+
+    assert amount(f"{gateway.url}/shop/thing") == "50000"
+    authz = json.loads((gateway.state_dir / "secrets" / "authz.json").read_text())
+    assert authz["challengeKeys"] == ["c" * 32, "p" * 40]
+    assert not (gateway.state_dir / "signing.key").exists()
+
+    short = start_gateway(
+        {"shop.yaml": service(upstream)},
+        config=keys,
+        environ={"GW_CURRENT": "short", "GW_PREVIOUS": "p" * 40},
+        wait=False,
+    )
+    short.said("secret default/gw key current: expected at least 32 bytes, got 5")
+    assert short.process.wait(20) == 3
+
+
+def test_a_changed_listener_is_said_to_wait_for_the_next_start(
+    start_gateway: gateway_process.Start, upstream: str
+) -> None:
+    gateway = start_gateway({"shop.yaml": service(upstream)}, config=NETWORKS)
+
+    gateway.edit("gateway.yaml", f"{NETWORKS}\ncheckTimeout: 20s\n")
+
+    gateway.said("take effect at the next start")
+    assert amount(f"{gateway.url}/shop/thing") == "50000"

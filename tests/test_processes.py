@@ -118,6 +118,21 @@ async def test_a_restart_that_fails_is_said_and_tried_again_later(tmp_path: Path
         assert "starting it again in 0.5 s" in thing.said[1]
 
 
+async def test_a_successor_that_refuses_is_said_and_tried_again(tmp_path: Path) -> None:
+    async with kept(tmp_path, SERVE) as thing:
+        await thing.child.start(20)
+
+        async def refuse() -> None:
+            raise processes.NotReady("its file is wrong")
+
+        thing.child.ready = refuse
+        os.kill(thing.child.pid, signal.SIGKILL)
+        await until(lambda: any("its file is wrong; starting it again in 0.5 s" in said for said in thing.said))
+        thing.child.ready = thing._ready
+
+        await until(lambda: any("serves again" in said for said in thing.said))
+
+
 async def test_stopping_during_the_back_off_starts_nothing_more(tmp_path: Path) -> None:
     async with kept(tmp_path, SERVE) as thing:
         await thing.child.start(20)

@@ -43,6 +43,10 @@ class Ended(Exception):
         self.code = code
 
 
+class NotReady(Exception):
+    """Raised by `ready` when waiting longer is of no use; the message says why."""
+
+
 def describe(code: int) -> str:
     """How a process ended, for people."""
     if code >= 0:
@@ -119,6 +123,7 @@ class Child:
 
         Raises:
             Ended: it ended first.
+            NotReady: it said that it will not serve (and was stopped).
             TimeoutError: it does not serve after `limit` seconds (and was stopped).
         """
         await self._begin(limit)
@@ -193,7 +198,7 @@ class Child:
                 began = time.monotonic()
                 try:
                     await self._begin(limit)
-                except (Ended, TimeoutError, OSError) as error:
+                except (Ended, NotReady, TimeoutError, OSError) as error:
                     failures += 1
                     if not self._stopping.is_set():
                         self.say(f"{error}; starting it again {_when(back_off(failures))}")
@@ -220,7 +225,7 @@ class Child:
         self.say(f"{self.name} is leaving; starting its successor")
         try:
             await self._begin(limit)
-        except (Ended, TimeoutError, OSError) as error:
+        except (Ended, NotReady, TimeoutError, OSError) as error:
             self.process, self._reading = old, reading
             if self._stopping.is_set():  # `stop` spoke to the successor only
                 await _end(old, self._stop_limit, self.stop_signal)
