@@ -30,6 +30,7 @@ from mpp_operator import (
     console,
     directory,
     envoy,
+    ir,
     local_secrets,
     processes,
     sandbox,
@@ -220,6 +221,17 @@ def _certificate(inputs: Inputs, config_file: Path | None) -> bootstrap.Certific
     return bootstrap.Certificate(str(folder / tls.certificate), str(folder / tls.key))
 
 
+def _long_enough(source: ir.SecretSource, key: str) -> str:
+    if len(key.encode()) < statedir.MIN_KEY_BYTES:
+        raise console.Failure(
+            console.WRONG_ENVIRONMENT,
+            f"secret {source.namespace}/{source.name} key {source.key}: "
+            f"expected at least {statedir.MIN_KEY_BYTES} bytes, got {len(key.encode())}; "
+            "make one with: openssl rand -hex 32",
+        )
+    return key
+
+
 @dataclass(slots=True)
 class Machine:
     """A gateway on one machine, from its first publication to its end."""
@@ -270,7 +282,7 @@ class Machine:
         values = sources.secrets(found, folder)
         compiled = sources.build(found, values)
         if found.names_keys:
-            keys = tuple(values[source] for source in sources.key_sources(found))
+            keys = tuple(_long_enough(source, values[source]) for source in sources.key_sources(found))
         else:
             keys = (self._signing_key(given),)
         inputs = Inputs(compiled, keys)
@@ -357,7 +369,7 @@ class Machine:
                 await self.authz_process.start(_AUTHZ_START_LIMIT)
             async with slowly(self.out, "starting envoy"):
                 await self.envoy_process.start(_ENVOY_START_LIMIT)
-        except (processes.Ended, TimeoutError, OSError) as error:
+        except (processes.Ended, processes.NotReady, TimeoutError, OSError) as error:
             raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
         await self._probe()
 
@@ -383,7 +395,7 @@ class Machine:
 
     @property
     def _admin(self) -> envoy.Admin:
-        return envoy.Admin(self.state.sockets / "admin.sock")
+        return envoy.Admin(self.state.sockets / "admin.sock", timeout=_TAKEN_LIMIT)
 
     @property
     def base(self) -> str:
@@ -475,9 +487,7 @@ class Machine:
                 if await asyncio.to_thread(self._admin.ready):
                     return
             if self._refusals:
-                raise console.Failure(
-                    console.WRONG_INPUT, *(f"envoy refused the configuration: {words}" for words in self._refusals)
-                )
+                raise processes.NotReady(f"envoy refused the configuration: {'; '.join(self._refusals)}")
             await asyncio.sleep(_POLL)
 
     def _envoy_line(self, line: str) -> None:
