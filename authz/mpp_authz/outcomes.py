@@ -49,28 +49,40 @@ class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc] # 
     def __init__(self, closer: Closer) -> None:
         self._closer = closer
         self._free = asyncio.Semaphore(_AT_ONCE)
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """End the streams, which Envoy never does. It opens others for its next entries, to our successor."""
+        self._leaving.set()
 
     async def StreamAccessLogs(
         self, messages: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> Any:
-        # Each entry in a task of its own: their writes share a commit. Their order does not matter.
         async with asyncio.TaskGroup() as tasks:
-            async for message in messages:
-                for logged in message.http_logs.log_entry:
-                    entry = read(logged)
-                    if entry is not None:
-                        await self._free.acquire()
-                        tasks.create_task(self._record(entry))
+            reading = tasks.create_task(self._read(messages, tasks))
+            leaving = tasks.create_task(self._leaving.wait())
+            await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            reading.cancel()
+            leaving.cancel()
         return als_pb2.StreamAccessLogsResponse()
 
-    async def _record(self, entry: Entry) -> None:
+    async def _read(self, messages: AsyncIterator[Any], tasks: asyncio.TaskGroup) -> None:
+        # Each entry in a task of its own: their writes share a commit. Their order does not matter.
+        async for message in messages:
+            for logged in message.http_logs.log_entry:
+                await self._free.acquire()
+                tasks.create_task(self._record(logged))
+
+    async def _record(self, logged: Any) -> None:
         try:
-            await self._closer.record(entry)
+            entry = read(logged)
+            if entry is not None:
+                await self._closer.record(entry)
         except LedgerUnavailable as error:
             # The outcome file has it too, and is read at the end of the lease.
-            log.error("outcome not recorded", extra={"payment": entry.payment, "error": str(error)})
+            log.error("outcome not recorded", extra={"error": str(error)})
         except Exception:
-            log.exception("outcome not recorded", extra={"payment": entry.payment})
+            log.exception("outcome not recorded")  # the next entries of this stream are other payments'
         finally:
             self._free.release()
 

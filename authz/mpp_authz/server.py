@@ -1,7 +1,8 @@
 """The authz process: put the parts together, serve, stop. Decides nothing.
 
 `mpp-gateway authz --config-dir DIR --secrets-dir DIR --socket PATH --ledger sqlite:PATH`. SIGHUP reads the
-configuration again; SIGTERM answers the Checks that wait, then ends.
+configuration again; SIGTERM answers the Checks that wait, then ends; with `--handover` it waits for a successor on
+the same socket first. SIGINT never waits.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from envoy.service.accesslog.v3 import als_pb2_grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
-from mpp_authz import decide, logs, metrics, reload
+from mpp_authz import decide, handover, logs, metrics, reload
 from mpp_authz.closing import Closer
 from mpp_authz.decide import Gate
 from mpp_authz.ledger import Ledger, LedgerUnavailable, State, stores
@@ -60,6 +61,7 @@ class Settings:
     settle_wait: float = 10.0
     in_progress_wait: float = 2.0
     grace: float = 15.0
+    handover: float = 0.0
 
 
 class StartError(Exception):
@@ -81,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
         settle_wait=options.settle_wait,
         in_progress_wait=options.in_progress_wait,
         grace=options.grace,
+        handover=options.handover,
     )
     try:
         uvloop.run(run(settings))
@@ -104,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--settle-wait", type=float, default=10.0, help="seconds a Check waits for a settlement")
     parser.add_argument("--in-progress-wait", type=float, default=2.0, help="seconds it waits for another Check's")
     parser.add_argument("--grace", type=float, default=15.0, help="seconds to finish Checks at the end")
+    parser.add_argument(
+        "--handover", type=float, default=0.0, help="seconds to wait for a successor after SIGTERM (default: 0)"
+    )
     parser.add_argument(
         "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default: info)"
     )
@@ -142,18 +148,27 @@ async def run(settings: Settings) -> None:
             clock=time.time,
             times=decide.Times(settings.settle_wait, settings.in_progress_wait),
         )
-        stop = asyncio.Event()
+        stop, at_once = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+
+        def hurry() -> None:
+            at_once.set()
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, hurry)
         loop.add_signal_handler(signal.SIGHUP, watched.request)
 
-        server, status = _server(gate, closer, counters)
-        listening = await _listen(server, settings.socket)
+        # The socket last: whoever takes it over from a running process must be able to serve.
+        serving = asyncio.Event()
         endpoint = None
         if settings.http is not None:
-            endpoint = await _serve_metrics(settings.http, counters, ledger)
+            endpoint = await _serve_metrics(settings.http, counters, ledger, serving)
             stack.push_async_callback(endpoint.aclose)
+        news = AccessLog(closer)
+        server, status = _server(gate, news, counters)
+        listening = await _listen(server, settings.socket)
+        serving.set()
         background = [
             asyncio.create_task(watched.watch()),
             asyncio.create_task(Sweeper(ledger, settler, closer).run()),
@@ -164,6 +179,13 @@ async def run(settings: Settings) -> None:
         log.info("serving", extra={"socket": str(settings.socket), "slot": settings.slot})
         await stop.wait()
 
+        if settings.handover > 0 and not at_once.is_set():
+            if endpoint is not None:
+                await endpoint.aclose()  # the successor listens there
+            handover.announce()
+            if await handover.taken_over(settings.socket, listening, settings.handover, at_once):
+                news.leave()
+        serving.clear()
         await status.enter_graceful_shutdown()
         await server.stop(settings.grace)
         _unlink_ours(settings.socket, listening)
@@ -189,7 +211,7 @@ def _remember(settler: Settler, watched: Watched) -> None:
     settler.shielded(settler.remember(watched.pricing.networks))
 
 
-def _server(gate: Gate, closer: Closer, counters: Metrics) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def _server(gate: Gate, news: AccessLog, counters: Metrics) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     server = grpc.aio.server(
         options=[
             ("grpc.max_concurrent_streams", 1024),
@@ -199,7 +221,7 @@ def _server(gate: Gate, closer: Closer, counters: Metrics) -> tuple[grpc.aio.Ser
         ]
     )
     external_auth_pb2_grpc.add_AuthorizationServicer_to_server(Authorization(gate, counters), server)
-    als_pb2_grpc.add_AccessLogServiceServicer_to_server(AccessLog(closer), server)
+    als_pb2_grpc.add_AccessLogServiceServicer_to_server(news, server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     return server, status
@@ -232,11 +254,15 @@ def _unlink_ours(path: Path, inode: int) -> None:
             path.unlink()
 
 
-async def _serve_metrics(address: str, counters: Metrics, ledger: Ledger) -> metrics.Endpoint:
+async def _serve_metrics(
+    address: str, counters: Metrics, ledger: Ledger, serving: asyncio.Event
+) -> metrics.Endpoint:
     async def refresh() -> None:
         counters.ledger(await ledger.counts(), await ledger.listing(frozenset({State.OWED}), _OWED_ROWS))
 
     try:
-        return await metrics.serve(address, counters, lambda: None, refresh=refresh)
+        return await metrics.serve(
+            address, counters, lambda: None if serving.is_set() else "not serving Checks", refresh=refresh
+        )
     except OSError as error:
         raise StartError(f"--http {address}: {error.strerror}; choose another port") from error
