@@ -22,6 +22,9 @@ import rfc8785
 MIN_KEY_BYTES: Final = 32
 #: draft-httpauth-payment-00 asks for at least 4 KB; SDKs send up to 64 KiB, Envoy lets 60 KiB of headers through.
 MAX_CREDENTIAL_CHARS: Final = 64 * 1024
+#: Arrays and objects in one document of a stranger. Python's own limit is no protection: libraries raise it, and
+#: then nested JSON overflows the C stack.
+_MAX_CONTAINERS: Final = 500
 
 
 class MalformedCredential(ValueError):
@@ -273,7 +276,11 @@ def _object(text: str) -> dict[str, Any]:
         )
     except binascii.Error as error:
         raise ValueError("not base64url") from error
-    document = json.loads(raw)
+    # Of bytes that are UTF-8: json also reads UTF-16, where these bytes would not be brackets.
+    text = raw.decode("utf-8")
+    if text.count("[") + text.count("{") > _MAX_CONTAINERS:
+        raise ValueError("too many arrays and objects")
+    document = json.loads(text)
     if not isinstance(document, dict):
         raise ValueError("not an object")
     return document
