@@ -123,8 +123,9 @@ async def _serve(options: Options, environ: Mapping[str, str], out: console.Cons
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
         machine = await _start(options, environ, out, stack)
-        announce(machine, out)
         async with watching(machine, reload):
+            announce(machine, out)
+            reload.set()  # an edit between our reading and our watching
             while True:
                 await reload.wait()
                 reload.clear()
@@ -598,6 +599,7 @@ async def watching(machine: Machine, reload: asyncio.Event) -> AsyncIterator[Non
     if options.secrets_dir is not None and options.secrets_dir.is_dir():
         watches.append(_watch({options.secrets_dir.resolve()}, reload, recursive=True))
     tasks = [asyncio.create_task(watch) for watch in watches]
+    await asyncio.sleep(0)  # each has begun, and with that it watches
     try:
         yield
     finally:
