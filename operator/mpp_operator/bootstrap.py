@@ -301,7 +301,7 @@ def _retried(service: dict[str, Any], timeout: float) -> dict[str, Any]:
         # A restart of authz takes about 1.5 s: many short tries bridge it. Each is a Check that was not answered,
         # and a Check that was lost after it was read is safe to send again (the ledger claims the credential).
         "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,unavailable",
+            "retry_on": "connect-failure,refused-stream,reset,unavailable",
             "num_retries": 40,
             # Envoy takes max_interval for the time limit of each try, too (measured): a Check may settle for as
             # long as the whole call may take.

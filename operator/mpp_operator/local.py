@@ -23,7 +23,7 @@ from typing import Any, Final
 import httpx
 import watchfiles
 
-from mpp_authz import wire
+from mpp_authz import handover, wire
 from mpp_operator import (
     banner,
     bootstrap,
@@ -255,7 +255,13 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.authz_process = processes.Child(
-            "authz", self._authz_command, self._authz_ready, self.out.warn, self._authz_line
+            "authz",
+            self._authz_command,
+            self._authz_ready,
+            self.out.warn,
+            self._authz_line,
+            leaving=lambda line: handover.LEAVING in line,
+            stop_signal=signal.SIGINT,  # at once; SIGTERM waits for a successor
         )
         self.envoy_process = processes.Child(
             "envoy", self._envoy_command, self._envoy_ready, self.out.warn, self._envoy_line, self._envoy_ended
@@ -425,6 +431,7 @@ class Machine:
                 *("--ledger", f"sqlite:{config.sqlite or self.state.root / LEDGER_NAME}"),
                 *("--outcomes-dir", str(self.state.outcomes), "--http", self.http, "--slot", "authz-0"),
                 *("--settle-wait", f"{config.settle_wait:g}", "--log-level", self.options.log_level),
+                *("--handover", f"{_AUTHZ_START_LIMIT:g}"),
             ),
             self._child_environ() | {"PYTHONSAFEPATH": "1"},
             self.state.root,

@@ -1,0 +1,181 @@
+"""Death in the worst moments, everything real: authz, Envoy and the gateway itself are killed with SIGKILL."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import aiohttp
+import gateway_process
+import held_rpc
+import pytest
+import traffic
+import upstreams
+import wallets
+from chain import Chain
+
+pytestmark = [pytest.mark.payments, pytest.mark.timeout(120)]
+
+PRICE = 1000
+SPONSORED = ", modes: [pull], feePayer: {secretRef: {name: sponsor, key: key}, minBalance: '0.000001'}"
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[upstreams.Upstream]:
+    async with upstreams.serve() as started:
+        yield started
+
+
+@pytest.fixture
+async def node(chain: Chain) -> AsyncIterator[held_rpc.Node]:
+    async with held_rpc.serve(chain.rpc_url) as started:
+        yield started
+
+
+@pytest.fixture
+def secrets_dir(tmp_path: Path, chain: Chain) -> Path:
+    """With the key of a fee payer."""
+    key = tmp_path / "secrets" / "tests" / "sponsor" / "key"
+    key.parent.mkdir(parents=True)
+    key.write_text(chain.sponsor_key)
+    return tmp_path / "secrets"
+
+
+async def present(url: str, credential: str) -> tuple[int, dict[str, str], str]:
+    """Status, headers (lower case) and body; status 0 where the connection broke."""
+    limit = aiohttp.ClientTimeout(30)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as http,
+            http.get(url, headers={"Authorization": credential}) as answer,
+        ):
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.text()
+    except aiohttp.ClientError as error:
+        return 0, {}, repr(error)
+
+
+async def until_served(url: str, credential: str, limit: float = 20) -> tuple[float, list[int]]:
+    """Present a credential until it is answered, as a payer does who was told to; no answer may ask for money.
+
+    Gives the seconds it took and the statuses on the way.
+    """
+    began = time.monotonic()
+    statuses: list[int] = []
+    while True:
+        status, headers, text = await present(url, credential)
+        assert "www-authenticate" not in headers, (status, text)
+        assert status in (0, 200, 409, 503), (status, text)
+        statuses.append(status)
+        if status == 200:
+            assert "payment-receipt" in headers
+            return time.monotonic() - began, statuses
+        assert time.monotonic() - began < limit, statuses
+        await asyncio.sleep(0.02)
+
+
+def states(ledger: Path) -> list[tuple[str, int]]:
+    """State and attempt of each row."""
+    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as database:
+        return [(str(state), int(attempt)) for state, attempt in database.execute(ROWS)]
+
+
+ROWS = "SELECT state, attempt FROM payments ORDER BY created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A gateway on the held node, and who pays whom there."""
+
+    gateway: gateway_process.GatewayProcess
+    payee: str
+    key: str
+
+    def url(self, path: str = "/shop/thing") -> str:
+        return self.gateway.url + path
+
+
+class Open(Protocol):
+    async def __call__(self, name: str, offer: str = "") -> Shop: ...
+
+
+@pytest.fixture
+def shop(
+    start_gateway: gateway_process.Start,
+    chain: Chain,
+    node: held_rpc.Node,
+    upstream: upstreams.Upstream,
+    secrets_dir: Path,
+) -> Open:
+    """Opens shops, each with a payee and a payer of its own."""
+
+    async def start(name: str, offer: str = "") -> Shop:
+        payee, (_, key) = wallets.payee(name), wallets.funded(chain, name)
+        gateway = await asyncio.to_thread(
+            start_gateway,
+            {"shop.yaml": traffic.service(upstream.port, payee, PRICE, offer=offer)},
+            config=traffic.network(node.url),
+            arguments=("--secrets-dir", str(secrets_dir)),
+        )
+        return Shop(gateway, payee, key)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("offer", "method", "where"),
+    [
+        pytest.param("", held_rpc.SEND, "before", id="pull, before the broadcast"),
+        pytest.param("", held_rpc.SEND, "after", id="pull, after the broadcast"),
+        pytest.param(SPONSORED, "tempo_simulateV1", "after", id="sponsored, claimed and not yet co-signed"),
+        pytest.param(SPONSORED, held_rpc.SEND, "before", id="sponsored, before the broadcast"),
+        pytest.param(SPONSORED, held_rpc.SEND, "after", id="sponsored, after the broadcast"),
+    ],
+)
+async def test_authz_dies_while_it_settles_and_the_same_credential_is_served_once(
+    offer: str,
+    method: str,
+    where: Literal["before", "after"],
+    shop: Open,
+    chain: Chain,
+    node: held_rpc.Node,
+    upstream: upstreams.Upstream,
+) -> None:
+    place = await shop(f"kill {offer} {method} {where}", offer)
+    credential = await traffic.credential(place.url(), chain, place.key)
+    node.hold = (method, where)
+    asking = asyncio.create_task(until_served(place.url(), credential))
+    await asyncio.wait_for(node.held.wait(), 20)
+
+    os.kill(place.gateway.ready["authzPid"], signal.SIGKILL)
+    killed = time.monotonic()
+    _, statuses = await asking
+
+    print(f"answered {time.monotonic() - killed:.2f} s after the kill, statuses {statuses}")
+    node.release.set()  # what was on its way when it died gets there, too
+    assert wallets.balance(chain, place.payee) == PRICE
+    assert len(upstream.hits) == 1
+    status, headers, _ = await present(place.url(), credential)
+    assert (status, "www-authenticate" in headers) == (403, False)
+
+
+async def test_a_lost_answer_of_the_chain_is_503_and_the_same_credential_is_served(
+    shop: Open, chain: Chain, node: held_rpc.Node, upstream: upstreams.Upstream
+) -> None:
+    place = await shop("lost answer")
+    credential = await traffic.credential(place.url(), chain, place.key)
+    node.lose_answer = True
+
+    status, headers, text = await present(place.url(), credential)
+
+    assert (status, "www-authenticate" in headers, "retry-after" in headers) == (503, False, True)
+    assert "Present the same credential again; do not pay again." in text
+    node.lose_answer = node.deaf = False
+    seconds, statuses = await until_served(place.url(), credential)
+    print(f"served {seconds:.2f} s after the chain could be asked again, statuses {statuses}")
+    assert wallets.balance(chain, place.payee) == PRICE
+    assert (len(node.sent), len(upstream.hits)) == (1, 1)
