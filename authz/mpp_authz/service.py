@@ -100,6 +100,8 @@ def write(verdict: Verdict) -> Any:
                 _add(ok.headers, name, value, _OVERWRITE)
             for name, value in verdict.response_headers:
                 _add(ok.response_headers_to_add, name, value, _OVERWRITE)
+                if name == wire.CREDIT_HEADER:
+                    response.dynamic_metadata[wire.CREDIT_METADATA] = value
             response.dynamic_metadata[wire.PAYMENT_METADATA] = verdict.payment
             response.dynamic_metadata[wire.ATTEMPT_METADATA] = str(verdict.attempt)
         case Deny():

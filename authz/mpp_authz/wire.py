@@ -42,6 +42,8 @@ FACT_PREFIX: Final = "x-mpp-"
 METADATA_NAMESPACE: Final = "envoy.filters.http.ext_authz"
 PAYMENT_METADATA: Final = "payment_id"
 ATTEMPT_METADATA: Final = "attempt"  # a decimal string, so that no log prints it as a float
+#: What `CREDIT_HEADER` would say; absent on the last attempt. For answers that Envoy makes anew.
+CREDIT_METADATA: Final = "credit"
 
 #: `log_name` of the gRPC access log.
 ACCESS_LOG_NAME: Final = "mpp-outcomes"

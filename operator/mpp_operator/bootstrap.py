@@ -25,6 +25,7 @@ SECRETS_DIRECTORY: Final = secrets.DIRECTORY
 
 #: Empty, and then no header, where the metadata is absent.
 _PAYMENT: Final = f"%DYNAMIC_METADATA({wire.METADATA_NAMESPACE}:{wire.PAYMENT_METADATA})%"
+_CREDIT: Final = f"%DYNAMIC_METADATA({wire.METADATA_NAMESPACE}:{wire.CREDIT_METADATA})%"
 _TIMEOUT: Final = f"%METADATA(ROUTE:{':'.join(routes.TIMEOUT_METADATA)})%"
 
 _TYPE: Final = "type.googleapis.com/"
@@ -356,7 +357,7 @@ def _refuse_upstream_402() -> dict[str, Any]:
         response_headers_to_add=[
             _set("content-type", "application/problem+json")["append"],
             # The answer is made anew, without what ext_authz adds on the way out: the credit has to be said again.
-            _set(wire.CREDIT_HEADER, _PAYMENT)["append"],
+            _set(wire.CREDIT_HEADER, _CREDIT)["append"],
             _set("retry-after", "1")["append"],
             _set("cache-control", "no-store")["append"],
         ],

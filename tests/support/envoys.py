@@ -78,7 +78,9 @@ class _Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ign
         response.ok_response.response_headers_to_add.extend(
             [_option(wire.RECEIPT_HEADER, RECEIPT), _option(wire.CREDIT_HEADER, payment)]
         )
-        response.dynamic_metadata.update({wire.PAYMENT_METADATA: payment, wire.ATTEMPT_METADATA: "1"})
+        response.dynamic_metadata.update(
+            {wire.PAYMENT_METADATA: payment, wire.ATTEMPT_METADATA: "1", wire.CREDIT_METADATA: payment}
+        )
         return response
 
 
