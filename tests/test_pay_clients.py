@@ -4,18 +4,18 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import moody
 import mpp
-import mpp.client
 import places
 import pytest
 import wallets
 import websockets.exceptions
 import websockets.sync.client
 from chain import ALPHA_USD, PATH_USD, Chain
+from mpp.client.transport import Mpp
 from mpp.methods.tempo import TempoAccount
 from mpp.methods.tempo import client as tempo_client
 from mpp.runtime import CredentialParams
@@ -217,7 +217,7 @@ def test_pympp_pays_in_the_currency_and_network_it_is_for(shop: Shop) -> None:
             rpc_url=shop.chain.rpc_url,
             currency=PATH_USD,
         )
-        async with mpp.client.Mpp([method]) as payer:
+        async with Mpp([method]) as payer:
             return await payer.fetch(place.url())
 
     assert asyncio.run(fetch()).status_code == 200
@@ -242,7 +242,11 @@ def by_pympp(chain: Chain, www_authenticate: str) -> str:
         account=TempoAccount.from_key(chain.buyer_key), chain_id=chain.chain_id, rpc_url=chain.rpc_url
     )
     challenge = mpp.Challenge.from_www_authenticate(www_authenticate)
-    return asyncio.run(method.create_credential(CredentialParams(challenge=challenge)))
+
+    async def create() -> str:
+        return await method.create_credential(CredentialParams(challenge=challenge))
+
+    return asyncio.run(create())
 
 
 def by_mppx(chain: Chain, www_authenticate: str) -> str:
@@ -258,7 +262,9 @@ def by_mppx(chain: Chain, www_authenticate: str) -> str:
 
 
 @pytest.mark.parametrize("client", [by_pympp, by_mppx])
-def test_a_websocket_opens_for_a_payment_on_its_handshake(place: Place, client) -> None:  # type: ignore[no-untyped-def]
+def test_a_websocket_opens_for_a_payment_on_its_handshake(
+    place: Place, client: Callable[[Chain, str], str]
+) -> None:
     url = place.url("/live").replace("http://", "ws://")
     with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
         websockets.sync.client.connect(url, proxy=None).close()

@@ -75,7 +75,7 @@ class Gate:
         self._open.set()
 
     async def passed(self) -> None:
-        while not self._open.is_set():
+        while not self._open.is_set():  # noqa: ASYNC110 - it is opened from another thread
             await asyncio.sleep(0.005)
 
 

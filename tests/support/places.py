@@ -287,8 +287,15 @@ class Place:
     # --- the ledger --------------------------------------------------------------------------------------
 
     def payment(self, credential: str) -> Payment | None:
-        found: Payment | None = self.shop.read(lambda ledger: ledger.get(challenge_id(credential)))
+        """The row of a credential, or of a challenge id."""
+        key = challenge_id(credential) if " " in credential else credential
+        found: Payment | None = self.shop.read(lambda ledger: ledger.get(key))
         return found
+
+    def rows(self) -> tuple[Payment, ...]:
+        """All payments for this place, newest first."""
+        found: tuple[Payment, ...] = self.shop.read(lambda ledger: ledger.listing(frozenset(), 10_000))
+        return tuple(row for row in found if row.binding.route.split("/")[1] == self.name)
 
     def becomes(self, credential: str, state: State, limit: float = 10) -> Payment:
         """The payment's row once it is in this state: news from Envoy takes its time."""
