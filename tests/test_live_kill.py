@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -78,13 +77,25 @@ async def until_served(url: str, credential: str, limit: float = 20) -> tuple[fl
         await asyncio.sleep(0.02)
 
 
-def states(ledger: Path) -> list[tuple[str, int]]:
-    """State and attempt of each row."""
-    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as database:
-        return [(str(state), int(attempt)) for state, attempt in database.execute(ROWS)]
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and ") Z " not in stat.read_text()
 
 
-ROWS = "SELECT state, attempt FROM payments ORDER BY created_at"
+async def until_gone(*pids: int, limit: float = 20) -> float:
+    """Seconds until none of them lives."""
+    began = time.monotonic()
+    while any(map(alive, pids)):
+        assert time.monotonic() - began < limit, [pid for pid in pids if alive(pid)]
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def until_hit(upstream: upstreams.Upstream, hits: int, limit: float = 20) -> None:
+    """Wait until the upstream was asked that often."""
+    async with asyncio.timeout(limit):
+        while len(upstream.hits) < hits:  # noqa: ASYNC110 - the upstream has no event for it
+            await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class Shop:
 
 
 class Open(Protocol):
-    async def __call__(self, name: str, offer: str = "") -> Shop: ...
+    async def __call__(self, name: str, offer: str = "", state_dir: Path | None = None) -> Shop: ...
 
 
 @pytest.fixture
@@ -113,13 +124,14 @@ def shop(
 ) -> Open:
     """Opens shops, each with a payee and a payer of its own."""
 
-    async def start(name: str, offer: str = "") -> Shop:
+    async def start(name: str, offer: str = "", state_dir: Path | None = None) -> Shop:
         payee, (_, key) = wallets.payee(name), wallets.funded(chain, name)
         gateway = await asyncio.to_thread(
             start_gateway,
             {"shop.yaml": traffic.service(upstream.port, payee, PRICE, offer=offer)},
             config=traffic.network(node.url),
             arguments=("--secrets-dir", str(secrets_dir)),
+            state_dir=state_dir,
         )
         return Shop(gateway, payee, key)
 
@@ -179,3 +191,57 @@ async def test_a_lost_answer_of_the_chain_is_503_and_the_same_credential_is_serv
     print(f"served {seconds:.2f} s after the chain could be asked again, statuses {statuses}")
     assert wallets.balance(chain, place.payee) == PRICE
     assert (len(node.sent), len(upstream.hits)) == (1, 1)
+
+
+@pytest.mark.parametrize("path", ["/shop/big?size=50000000", "/shop/stream"], ids=["a body", "a stream"])
+async def test_envoy_dies_in_the_middle_of_an_answer_and_the_same_credential_gets_it_whole(
+    path: str, shop: Open, chain: Chain, upstream: upstreams.Upstream
+) -> None:
+    place = await shop(f"envoy {path}")
+    url = place.url(path)
+    credential = await traffic.credential(url, chain, place.key)
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(url, headers={"Authorization": credential}) as answer,
+    ):
+        assert (answer.status, bool(await answer.content.readany())) == (200, True)
+
+        os.kill(place.gateway.ready["envoyPid"], signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+
+    upstream.gate.set()
+    _, statuses = await until_served(url, credential)
+    print(f"served {time.monotonic() - killed:.2f} s after the kill, statuses {sorted(set(statuses))}")
+    assert wallets.balance(chain, place.payee) == PRICE
+    assert len(upstream.hits) == 2
+    status, headers, _ = await present(url, credential)
+    assert (status, "www-authenticate" in headers) == (403, False)
+
+
+async def test_the_gateway_dies_and_another_one_on_its_state_serves_what_it_owed(
+    shop: Open, chain: Chain, upstream: upstreams.Upstream
+) -> None:
+    place = await shop("gateway")
+    failing, waiting = "/shop/status?code=500", "/shop/gate"
+    owed = await traffic.credential(place.url(failing), chain, place.key)
+    cut = await traffic.credential(place.url(waiting), chain, place.key)
+    status, headers, _ = await present(place.url(failing), owed)
+    assert (status, "payment-credit" in headers) == (500, True)
+    asking = asyncio.create_task(present(place.url(waiting), cut))
+    await until_hit(upstream, 2)
+
+    place.gateway.process.kill()
+    gone = await until_gone(place.gateway.ready["envoyPid"], place.gateway.ready["authzPid"])
+    assert (await asking)[0] == 0
+    began = time.monotonic()
+    again = await shop("gateway", state_dir=place.gateway.state_dir)
+    ready = time.monotonic() - began
+
+    upstream.gate.set()
+    seconds, statuses = await until_served(again.url(waiting), cut)
+    print(f"children gone after {gone:.2f} s, ready after {ready:.2f} s, served after {seconds:.2f} s, {statuses}")
+    status, headers, _ = await present(again.url(failing), owed)
+    assert (status, "payment-credit" in headers, len(upstream.hits)) == (500, True, 4)
+    assert wallets.balance(chain, place.payee) == 2 * PRICE

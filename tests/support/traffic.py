@@ -49,6 +49,7 @@ spec:
     - {{name: gate, match: {{method: GET, path: /gate}}, price: {{baseUnits: "{price}"}}}}
     - {{name: stream, match: {{method: GET, path: /stream}}, price: {{baseUnits: "{price}"}}, streaming: true}}
     - {{name: big, match: {{method: GET, path: /big}}, price: {{baseUnits: "{price}"}}}}
+    - {{name: status, match: {{method: GET, path: /status}}, price: {{baseUnits: "{price}"}}}}
 """
 
 
