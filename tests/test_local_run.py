@@ -327,7 +327,7 @@ def test_a_state_folder_is_used_again_with_its_key(start_gateway: gateway_proces
     assert (second.state_dir / "signing.key").read_text() == key
 
 
-def test_an_envoy_that_does_not_take_a_configuration_is_said_and_both_planes_go_back(
+def test_an_envoy_that_is_slow_to_take_a_configuration_is_said_and_takes_it_later(
     start_gateway: gateway_process.Start, upstream: str
 ) -> None:
     gateway = start_gateway({"shop.yaml": service(upstream)}, config=NETWORKS)
@@ -335,12 +335,11 @@ def test_an_envoy_that_does_not_take_a_configuration_is_said_and_both_planes_go_
     try:
         gateway.edit("shop.yaml", service(upstream, price="0.07"))
         gateway.said("envoy has not taken the new configuration within 2 s")
-        gateway.said(f"still serving revision {gateway.ready['revision']}")
     finally:
         os.kill(gateway.ready["envoyPid"], signal.SIGCONT)
 
-    assert until_amount(f"{gateway.url}/shop/thing", "50000") < 10
-    assert len(gateway.stdout) == 1  # no banner for what is not served
+    assert until_amount(f"{gateway.url}/shop/thing", "70000") < 10
+    assert not any("still serving" in line for line in gateway.stderr)  # slow is not refused
 
 
 def certificate(folder: Path) -> None:

@@ -49,6 +49,8 @@ _ENVOY_START_LIMIT: Final = 30.0
 _PROBE_LIMIT: Final = 15.0
 #: How soon Envoy has to have taken a new configuration, or it is said that it has not.
 _TAKEN_LIMIT: Final = 2.0
+#: From then on nobody waits for it any more: it takes the files when it can.
+_TAKEN_AT_LAST: Final = 30.0
 _POLL: Final = 0.05
 _SLOW: Final = 1.0
 
@@ -334,7 +336,7 @@ class Machine:
         if not self.publish(inputs):
             return
         self.inputs = inputs
-        if await self._taken(inputs):
+        if not await self._refused(inputs):
             self.authz_process.signal(signal.SIGHUP)
             announce(self, self.out)
             return
@@ -342,26 +344,28 @@ class Machine:
         self.inputs = before
         self.out.say(f"still serving revision {before.compiled.compilation.revision}")
 
-    async def _taken(self, inputs: Inputs) -> bool:
-        """Whether Envoy uses these files, at most `_TAKEN_LIMIT` seconds from now; says it when not."""
+    async def _refused(self, inputs: Inputs) -> bool:
+        """Whether Envoy refuses these files. One that is slow to take them (many services, a busy machine, a
+        start) has not refused them: that is said, and they stay."""
         want = {
             name: json.loads(text)["version_info"]
             for name, text in inputs.compiled.compilation.artifacts.items()
             if name in ("rds.json", "cds.json")
         }
-        admin = self._admin
-        deadline = time.monotonic() + _TAKEN_LIMIT
-        while True:
+        begun, told = time.monotonic(), False
+        while not self._refusals:
             with contextlib.suppress(envoy.EnvoyError):  # it may be starting again
-                if await asyncio.to_thread(admin.versions) == want:
-                    return True
-            if self._refusals or time.monotonic() > deadline:
-                break
+                if await asyncio.to_thread(self._admin.versions) == want:
+                    return False
+            waited = time.monotonic() - begun
+            if waited > _TAKEN_LIMIT and not told:
+                told = True
+                self.out.warn(f"envoy has not taken the new configuration within {_TAKEN_LIMIT:g} s")
+            if waited > _TAKEN_AT_LAST:
+                return False
             await asyncio.sleep(_POLL)
         await asyncio.sleep(_POLL)  # its last words may be on their way
-        if not self._refusals:
-            self.out.warn(f"envoy has not taken the new configuration within {_TAKEN_LIMIT:g} s")
-        return False
+        return True
 
     # --- the processes -------------------------------------------------------------------------------
 
