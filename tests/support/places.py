@@ -338,6 +338,11 @@ def until(condition: Callable[[], T], limit: float = 10) -> T:
     return value
 
 
+def passed(began: float, seconds: float) -> None:
+    """Returns when so many seconds have passed since `began` (monotonic): slowness is what is tested here."""
+    until(lambda: time.monotonic() - began > seconds, seconds + 1)
+
+
 def together(*work: Callable[[], T]) -> list[T]:
     """All at once, each in a thread of its own; their results in order. An exception of one is raised."""
     results: list[T | BaseException] = [AssertionError("did not end")] * len(work)
