@@ -1,11 +1,17 @@
-"""Restarts under traffic, everything real: authz on its own, and the gateway as a whole."""
+"""Restarts, everything real: authz under traffic, and the end of the gateway as a whole."""
 
 import asyncio
 import os
+import re
 import signal
+import sqlite3
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
+import aiohttp
 import gateway_process
+import held_rpc
 import pytest
 import traffic
 import upstreams
@@ -17,24 +23,170 @@ pytestmark = [pytest.mark.payments, pytest.mark.timeout(120)]
 PRICE = 1000
 
 
-async def test_authz_is_restarted_under_traffic_and_nobody_notices(
-    start_gateway: gateway_process.Start, chain: Chain
+@pytest.fixture
+async def upstream() -> AsyncIterator[upstreams.Upstream]:
+    async with upstreams.serve() as started:
+        yield started
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and ") Z " not in stat.read_text()
+
+
+async def until_gone(*pids: int, limit: float = 20) -> float:
+    """Seconds until none of them lives."""
+    began = time.monotonic()
+    while any(map(alive, pids)):
+        assert time.monotonic() - began < limit, [pid for pid in pids if alive(pid)]
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def until_hit(upstream: upstreams.Upstream, hits: int) -> None:
+    """Wait until the upstream was asked that often."""
+    async with asyncio.timeout(20):
+        while len(upstream.hits) < hits:  # noqa: ASYNC110 - the upstream has no event for it
+            await asyncio.sleep(0.01)
+
+
+async def get(url: str, credential: str) -> tuple[int, str]:
+    """Status and body."""
+    async with aiohttp.ClientSession() as http, http.get(url, headers={"Authorization": credential}) as answer:
+        return answer.status, await answer.text()
+
+
+async def successor(gateway: gateway_process.GatewayProcess, since: int) -> int:
+    """Wait for the next authz; its process id."""
+    line = await asyncio.to_thread(gateway.said, "authz serves again", since=since)
+    found = re.search(r"pid (\d+)", line)
+    assert found is not None
+    return int(found[1])
+
+
+async def test_authz_is_restarted_twice_under_traffic_and_nobody_notices(
+    start_gateway: gateway_process.Start, chain: Chain, upstream: upstreams.Upstream
 ) -> None:
     payee = wallets.payee("restart")
     payers = [wallets.funded(chain, f"restart {number}")[1] for number in range(3)]
-    async with upstreams.serve() as upstream:
+    gateway = await asyncio.to_thread(
+        start_gateway,
+        {"shop.yaml": traffic.service(upstream.port, payee, PRICE)},
+        config=traffic.network(chain.rpc_url),
+    )
+    pids = [int(gateway.ready["authzPid"])]
+
+    async with traffic.running(f"{gateway.url}/shop/thing", chain, payers) as load:
+        for _ in range(2):
+            since, began = len(gateway.stderr), time.monotonic()
+            os.kill(pids[-1], signal.SIGTERM)
+            pids.append(await successor(gateway, since))
+            taken = time.monotonic() - began
+            gone = await until_gone(pids[-2])
+            print(f"the successor serves after {taken:.2f} s, the old one is gone {gone:.2f} s later")
+            await load.for_seconds(0.5)
+
+    print(load.figures())
+    assert load.wrong() == []
+    assert load.rates()[0] > 45
+    assert load.rates()[1] >= 10
+    assert wallets.balance(chain, payee) == load.revenue() == PRICE * len(load.paid)
+
+
+async def test_an_authz_that_leaves_ends_the_settlement_it_began(
+    start_gateway: gateway_process.Start, chain: Chain, upstream: upstreams.Upstream
+) -> None:
+    payee = wallets.payee("leaving")
+    _, key = wallets.funded(chain, "leaving")
+    async with held_rpc.serve(chain.rpc_url) as node:
         gateway = await asyncio.to_thread(
             start_gateway,
             {"shop.yaml": traffic.service(upstream.port, payee, PRICE)},
-            config=traffic.network(chain.rpc_url),
+            config=traffic.network(node.url),
         )
-        async with traffic.running(f"{gateway.url}/shop/thing", chain, payers) as load:
-            restarted = time.monotonic()
-            os.kill(gateway.ready["authzPid"], signal.SIGTERM)
-            await asyncio.to_thread(gateway.said, "authz serves again")
-            served = time.monotonic()
-            await load.for_seconds(2)
-        print(f"successor after {served - restarted:.2f} s; {load.figures()}")
+        url = f"{gateway.url}/shop/thing"
+        credential = await traffic.credential(url, chain, key)
+        node.hold = (held_rpc.SEND, "before")
+        asking = asyncio.create_task(get(url, credential))
+        await asyncio.wait_for(node.held.wait(), 20)
 
-    assert load.wrong() == []
-    assert wallets.balance(chain, payee) == load.revenue() == PRICE * len(load.paid)
+        os.kill(gateway.ready["authzPid"], signal.SIGTERM)
+        await successor(gateway, 0)
+        assert alive(gateway.ready["authzPid"])
+        assert await traffic.quote(url)  # by the successor
+        node.release.set()
+
+        assert (await asking)[0] == 200
+        await until_gone(gateway.ready["authzPid"])
+    assert (len(node.sent), wallets.balance(chain, payee)) == (1, PRICE)
+
+
+async def test_the_gateway_ends_when_the_requests_in_flight_have(
+    start_gateway: gateway_process.Start, chain: Chain, upstream: upstreams.Upstream
+) -> None:
+    payee = wallets.payee("ending")
+    _, key = wallets.funded(chain, "ending")
+    gateway = await asyncio.to_thread(
+        start_gateway,
+        {"shop.yaml": traffic.service(upstream.port, payee, PRICE)},
+        config=traffic.network(chain.rpc_url),
+    )
+    urls = [f"{gateway.url}/shop/{way}" for way in ("gate", "stream", "gate", "stream")]
+    credentials = [await traffic.credential(url, chain, key) for url in urls]
+    asking = [asyncio.create_task(get(url, one)) for url, one in zip(urls, credentials, strict=True)]
+    await until_hit(upstream, len(urls))
+
+    gateway.process.terminate()
+    await asyncio.to_thread(gateway.said, "stopping")
+    upstream.gate.set()
+    released = time.monotonic()
+    answers = await asyncio.gather(*asking)
+    code = await asyncio.to_thread(gateway.stop)
+
+    print(f"ended {time.monotonic() - released:.2f} s after the last answer was due")
+    assert [status for status, _ in answers] == [200] * 4
+    assert [text.endswith("data: ended\n\n") for _, text in answers] == [False, True, False, True]
+    assert code == 0
+    await until_gone(gateway.ready["envoyPid"], gateway.ready["authzPid"])
+    assert rows(gateway.ledger) == [("DELIVERED", 1)] * 4
+    assert wallets.balance(chain, payee) == 4 * PRICE
+
+
+async def test_a_stream_without_an_end_does_not_keep_the_gateway(
+    start_gateway: gateway_process.Start, chain: Chain, upstream: upstreams.Upstream
+) -> None:
+    payee = wallets.payee("endless")
+    _, key = wallets.funded(chain, "endless")
+    services = {"shop.yaml": traffic.service(upstream.port, payee, PRICE)}
+    config = traffic.network(chain.rpc_url)
+    gateway = await asyncio.to_thread(start_gateway, services, config=config, arguments=("--drain", "1"))
+    stream, gate = f"{gateway.url}/shop/stream", f"{gateway.url}/shop/gate"
+    paid = await traffic.credential(stream, chain, key), await traffic.credential(gate, chain, key)
+    asking = [asyncio.create_task(get(url, one)) for url, one in zip((stream, gate), paid, strict=True)]
+    await until_hit(upstream, 2)
+
+    began = time.monotonic()
+    gateway.process.terminate()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    code = await asyncio.to_thread(gateway.stop)
+    took = time.monotonic() - began
+
+    print(f"ended after {took:.2f} s; {answers}")
+    assert (code, took < 5) == (0, True)
+    await until_gone(gateway.ready["envoyPid"], gateway.ready["authzPid"])
+    upstream.gate.set()
+    again = await asyncio.to_thread(start_gateway, services, config=config, state_dir=gateway.state_dir)
+    # A stream that was cut after its headers counts as delivered; an answer that never began is owed.
+    assert (await get(f"{again.url}/shop/stream", paid[0]))[0] == 403
+    assert (await get(f"{again.url}/shop/gate", paid[1]))[0] == 200
+    assert wallets.balance(chain, payee) == 2 * PRICE
+
+
+def rows(ledger: Path) -> list[tuple[str, int]]:
+    """State and attempt of each payment; the file is sound."""
+    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return [(str(state), int(attempt)) for state, attempt in database.execute(_ROWS)]
+
+
+_ROWS = "SELECT state, attempt FROM payments ORDER BY created_at"

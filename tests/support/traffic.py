@@ -156,16 +156,20 @@ class Traffic:
         """Base units that the payee has to have: the quoted price of each call that was served."""
         return sum(answer.price for answer in self.paid if answer.status == 200)
 
+    def rates(self) -> tuple[float, float]:
+        """Requests a second and payments a second, from the first payment on."""
+        first = min(answer.sent for answer in self.paid)
+        sent = [answer for answer in self.answers if answer.sent >= first]
+        seconds = max(answer.sent for answer in sent) - first
+        return len(sent) / seconds, len(self.paid) / seconds
+
     def figures(self) -> str:
-        """One line for a report."""
-        if not self.answers:
-            return "no traffic"
-        seconds = max(answer.sent for answer in self.answers) - min(answer.sent for answer in self.answers)
+        """One line for a report; there have been payments."""
         waits = sorted(answer.got - answer.sent for answer in self.answers)
+        requests, payments = self.rates()
         return (
-            f"{len(self.answers)} requests in {seconds:.1f} s ({len(self.answers) / max(seconds, 0.001):.1f}/s), "
-            f"{len(self.paid)} paid ({len(self.paid) / max(seconds, 0.001):.1f}/s), wait p50 "
-            f"{waits[len(waits) // 2] * 1000:.0f} ms, p99 {waits[len(waits) * 99 // 100] * 1000:.0f} ms, "
+            f"{len(self.answers)} requests at {requests:.1f}/s, {len(self.paid)} paid at {payments:.1f}/s, "
+            f"wait p50 {waits[len(waits) // 2] * 1000:.0f} ms, p99 {waits[len(waits) * 99 // 100] * 1000:.0f} ms, "
             f"longest {waits[-1] * 1000:.0f} ms"
         )
 
@@ -222,7 +226,7 @@ class Traffic:
 
 @contextlib.asynccontextmanager
 async def running(
-    url: str, chain: Chain, payers: Sequence[str], *, rate: float = 50, paying: float = 12, hold: float = 1.0
+    url: str, chain: Chain, payers: Sequence[str], *, rate: float = 50, paying: float = 15, hold: float = 1.0
 ) -> AsyncIterator[Traffic]:
     """Traffic for as long as the block lasts, from when the first payments are answered; every answer is in when
     it ends."""
