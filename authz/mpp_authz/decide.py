@@ -280,7 +280,9 @@ class Gate:
             row = paid
         if row.state is State.FAILED:
             return await case.refuse(problems.VERIFICATION_FAILED, "The payment did not settle.")
-        wrong = quotes.mismatch(case.request, row.binding, self.terms.keys.challenge)
+        wrong = quotes.elsewhere(case.request, case.price, case.presented.challenge) or quotes.mismatch(
+            case.request, row.binding, self.terms.keys.challenge
+        )
         if wrong is not None:
             return verdicts.used(f"This payment is for another request: {wrong}.")
         if await self._never_sent(case, row):

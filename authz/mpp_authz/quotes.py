@@ -118,6 +118,12 @@ def foreign(request: Request, price: RoutePrice, echo: Challenge) -> str | None:
     return None
 
 
+def elsewhere(request: Request, price: RoutePrice, echo: Challenge) -> str | None:
+    """Why a payment that was taken is not for this place; None: it is. A realm that somebody set after the payment
+    takes nothing from the payer: the host that was paid at stays good."""
+    return None if echo.realm in (price.realm, request.host) else "it was issued for another realm"
+
+
 def read(echo: Challenge) -> tuple[Bound, Mapping[str, Any]]:
     """What a challenge of ours says: what it is bound to, and its decoded request.
 
