@@ -205,7 +205,9 @@ class Settler:
             amount=str(request["amount"]),
             mode=verified.mode,
             credential_hash=attempt.presented.fingerprint,
-            payer=verified.payer,
+            # Anybody can write a name into a signature nobody checked: until the chain has, it is not whose retry
+            # would have to wait for this row.
+            payer=verified.payer if verified.payer_proved else None,
             minted_at=attempt.bound.minted_at,
             expires_at=attempt.bound.minted_at + attempt.price.expires_in * 1000,
             lease_owner=self.owner,
