@@ -1,5 +1,8 @@
 """Fixtures of the whole suite live in tests/support, one module per thing that is started."""
 
+# Early: eth-account raises the recursion limit when it is imported, and pytest's report of a first failure would
+# import hypothesis only then, which Python 3.11 cannot compile under such a limit.
+import hypothesis  # noqa: F401
 from chain import chain, fresh_chain  # noqa: F401 - fixtures
 from gateway_process import start_gateway as start_gateway
 from golden import pytest_addoption as pytest_addoption

@@ -320,3 +320,35 @@ async def test_nothing_follows_a_row_that_is_gone_or_final(world: World) -> None
     assert await advance(world.ledger, gone, step) is None
     assert await advance(world.ledger, await world.row(authorization), lambda _: None) is None
     assert read(authorization) != "gone"
+
+
+async def test_a_part_that_is_put_aside_is_read_with_what_comes_after_it(world: World) -> None:
+    first, one = await out(world)
+    second, two = await out(world)
+    third, three = await out(world)
+    log = log_of(world)
+    append(log, line(one))
+    assert await world.gate.closer.read(ENVOY) is False
+    append(log, line(two))
+    part = log.with_name(f"{ENVOY}.part-1.log")
+
+    log.rename(part)  # and for a moment there is no file of that Envoy but the part
+    assert await world.gate.closer.read(ENVOY) is False
+    append(log, line(three))
+    assert await world.gate.closer.read(ENVOY) is False
+
+    assert [(await world.row(each)).state for each in (first, second, third)] == [State.DELIVERED] * 3
+
+
+async def test_a_part_that_is_finished_is_taken_away_and_its_envoy_lives_on(world: World) -> None:
+    open_row, _ = await out(world)
+    authorization, allowed = await out(world)
+    part = log_of(world).with_name(f"{ENVOY}.part-1.ended")
+    append(part, line(allowed))
+    append(log_of(world), "")
+
+    await world.gate.closer.bury()
+
+    assert not part.exists()
+    assert (await world.row(authorization)).state is State.DELIVERED
+    assert (await world.row(open_row)).state is State.DELIVERING

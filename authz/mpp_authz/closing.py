@@ -6,7 +6,10 @@ news is undelivered only once its Envoy's file was read to the end.
 """
 
 import asyncio
+import contextlib
+import glob
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +59,7 @@ class Closer:
     ledger: Ledger
     outcomes: Path | None  # folder of outcome files; None: there is no second witness here
     metrics: Metrics
-    _readers: dict[str, _Reader] = field(default_factory=dict)
+    _readers: dict[int, _Reader] = field(default_factory=dict)  # by inode: files are renamed while we read
 
     async def record(self, entry: Entry) -> None:
         """Take one entry of an access log.
@@ -79,29 +82,48 @@ class Closer:
             self._count(written, "delivered" if outcome.delivered else "undelivered")
 
     async def read(self, data_plane: str) -> bool:
-        """Read one Envoy's outcome file to its end. True: that Envoy is gone and will write no more."""
+        """Read what one Envoy wrote to its end. True: that Envoy is gone and will write no more."""
         if self.outcomes is None or not data_plane:
             return False
         ended = self.outcomes / f"{data_plane}{wire.OUTCOME_ENDED_SUFFIX}"
-        reader = self._readers.setdefault(data_plane, _Reader())
-        async with reader.lock:
-            # Asked before reading: what it wrote last is in the file by the time it is called ended.
-            gone = ended.exists()
-            path = ended if gone else self.outcomes / f"{data_plane}{wire.OUTCOME_LIVE_SUFFIX}"
-            try:
-                news = _from(path, reader.offset)
-            except FileNotFoundError:
-                if gone or not ended.exists():
-                    return True  # `bury` read it to its end and took it away
-                gone, news = True, _from(ended, reader.offset)  # renamed between the question and the answer
-            complete = news[: news.rfind(b"\n") + 1]
-            # Not splitlines: a detail may hold what Unicode calls a line's end.
-            for line in complete.decode("utf-8", "replace").split("\n"):
-                entry = delivery.read_line(line)
-                if entry is not None:
-                    await self.record(entry)
-            reader.offset += len(complete)
+        live = self.outcomes / f"{data_plane}{wire.OUTCOME_LIVE_SUFFIX}"
+        # Asked before reading: what it wrote last is in the file by the time it is called ended.
+        gone = ended.exists()
+        parts = sorted(self.outcomes.glob(f"{glob.escape(data_plane)}{wire.OUTCOME_PART}*"))
+        try:
+            for part in parts:
+                await self._news(part)
+        except FileNotFoundError:
+            return await self.read(data_plane)  # renamed since we looked
+        try:
+            await self._news(ended if gone else live)
+        except FileNotFoundError:
+            if not gone and ended.exists():
+                return await self.read(data_plane)  # renamed since we looked
+            # It is being put aside and a new one begins; or `bury` read it to its end and took it away.
+            return gone or not parts
         return gone
+
+    async def _news(self, path: Path) -> None:
+        """Record what one file says beyond what was read of it.
+
+        Raises:
+            FileNotFoundError: it is not there (any more).
+        """
+        with path.open("rb") as file:
+            reader = self._readers.setdefault(os.fstat(file.fileno()).st_ino, _Reader())
+            async with reader.lock:
+                if file.seek(0, os.SEEK_END) < reader.offset:
+                    reader.offset = 0  # another file, with the number of one that was taken away
+                file.seek(reader.offset)
+                news = file.read()
+                complete = news[: news.rfind(b"\n") + 1]
+                # Not splitlines: a detail may hold what Unicode calls a line's end.
+                for line in complete.decode("utf-8", "replace").split("\n"):
+                    entry = delivery.read_line(line)
+                    if entry is not None:
+                        await self.record(entry)
+                reader.offset += len(complete)
 
     async def end_lease(self, row: Payment) -> Payment | None:
         """No news came by the end of a lease, or its Envoy is gone: the payer is owed the request.
@@ -138,11 +160,6 @@ class Closer:
             await self.read(data_plane)
             for row in await self.ledger.delivering_at(data_plane):
                 await self.end_lease(row)
-            file.unlink(missing_ok=True)
-            self._readers.pop(data_plane, None)
-
-
-def _from(path: Path, offset: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read()
+            with contextlib.suppress(FileNotFoundError):
+                self._readers.pop(file.stat().st_ino, None)
+                file.unlink()

@@ -61,3 +61,5 @@ OUTCOME_FORMAT: Final = {
 #: The outcome file of a live Envoy, and its name once that Envoy is gone and will write no more.
 OUTCOME_LIVE_SUFFIX: Final = ".log"
 OUTCOME_ENDED_SUFFIX: Final = ".ended"
+#: Between an Envoy's id and the number of a part that was put aside because the file grew long.
+OUTCOME_PART: Final = ".part-"

@@ -51,11 +51,15 @@ _PROBE_LIMIT: Final = 15.0
 _TAKEN_LIMIT: Final = 2.0
 #: From then on nobody waits for it any more: it takes the files when it can.
 _TAKEN_AT_LAST: Final = 30.0
+_TIDY_EVERY: Final = 30.0
 _POLL: Final = 0.05
 _SLOW: Final = 1.0
 
 #: Envoy says this of extensions we chose knowing it, at each start.
 _WORK_IN_PROGRESS: Final = "marked as work-in-progress"
+
+#: Bytes; some fifty thousand paid requests.
+_LONGEST_OUTCOMES: Final = 16 * 1024 * 1024
 
 #: What children see of our environment: no credential reaches them this way.
 _KEPT: Final = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"})
@@ -125,7 +129,7 @@ async def _serve(options: Options, environ: Mapping[str, str], out: console.Cons
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
         machine = await _start(options, environ, out, stack)
-        async with watching(machine, reload):
+        async with watching(machine, reload), tidying(machine):
             announce(machine, out)
             reload.set()  # an edit between our reading and our watching
             while True:
@@ -355,7 +359,7 @@ class Machine:
         begun, told = time.monotonic(), False
         while not self._refusals:
             with contextlib.suppress(envoy.EnvoyError):  # it may be starting again
-                if await asyncio.to_thread(self._admin.versions) == want:
+                if await asyncio.to_thread(self.admin.versions) == want:
                     return False
             waited = time.monotonic() - begun
             if waited > _TAKEN_LIMIT and not told:
@@ -393,7 +397,7 @@ class Machine:
         await self.authz_process.stop(self.inputs.compiled.sources.config.settle_wait + 10)
 
     async def _drain(self) -> None:
-        admin = self._admin
+        admin = self.admin
         active = f"http.{bootstrap.STAT_PREFIX}.downstream_rq_active"
         deadline = time.monotonic() + self.options.drain
         with contextlib.suppress(envoy.EnvoyError):  # it is gone already
@@ -405,7 +409,7 @@ class Machine:
             self.out.warn(f"some requests did not end within {self.options.drain:g} s")
 
     @property
-    def _admin(self) -> envoy.Admin:
+    def admin(self) -> envoy.Admin:
         return envoy.Admin(self.state.sockets / "admin.sock", timeout=_TAKEN_LIMIT)
 
     @property
@@ -496,7 +500,7 @@ class Machine:
     async def _envoy_ready(self) -> None:
         while True:
             with contextlib.suppress(envoy.EnvoyError):
-                if await asyncio.to_thread(self._admin.ready):
+                if await asyncio.to_thread(self.admin.ready):
                     return
             if self._refusals:
                 raise processes.NotReady(f"envoy refused the configuration: {'; '.join(self._refusals)}")
@@ -511,8 +515,13 @@ class Machine:
         self._refusals.append(words)
         self.out.warn(f"envoy refused the configuration: {words}")
 
+    @property
+    def outcomes_file(self) -> Path:
+        """What this Envoy writes of every paid request."""
+        return self.state.outcomes / f"{self._instance}{wire.OUTCOME_LIVE_SUFFIX}"
+
     def _envoy_ended(self) -> None:
-        statedir.end(self.state.outcomes / f"{self._instance}{wire.OUTCOME_LIVE_SUFFIX}")
+        statedir.end_leftovers(self.state)
 
     async def _probe(self) -> None:
         """Ask for something that is for sale, as a stranger: listener, filters and authz answer, no upstream is
@@ -623,6 +632,26 @@ async def _watch(folders: set[Path], reload: asyncio.Event, *, recursive: bool) 
     changes = watchfiles.awatch(*sorted(folders), recursive=recursive, debounce=200, step=20, rust_timeout=1000)
     async for _ in changes:
         reload.set()
+
+
+@contextlib.asynccontextmanager
+async def tidying(machine: Machine) -> AsyncIterator[None]:
+    """Keep the outcome file short while Envoy lives."""
+    task = asyncio.create_task(_tidy(machine))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _tidy(machine: Machine) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_EVERY)
+        with contextlib.suppress(OSError, envoy.EnvoyError):  # it may just have died; there is a next time
+            await asyncio.to_thread(
+                statedir.put_aside, machine.outcomes_file, machine.admin.reopen_logs, _LONGEST_OUTCOMES
+            )
 
 
 @contextlib.asynccontextmanager

@@ -2,12 +2,13 @@
 
 config/     rds.json, cds.json, pricing.json …   swapped by `directory`
 secrets/    SDS files and authz.json             swapped, ours alone
-outcomes/   <instance>.log of a live Envoy, <instance>.ended of one that is gone
+outcomes/   <instance>.log of a live Envoy, <instance>.ended of one that is gone, <instance>.part-<n>.* put aside
 run/        unix sockets (elsewhere when the path would be too long for them)
 ledger.db   signing.key   lock
 """
 
 import fcntl
+import glob
 import hashlib
 import os
 import secrets
@@ -120,6 +121,22 @@ def end(log: Path) -> None:
     """The Envoy that wrote `log` is gone: authz may read it to its end. Harmless when it wrote none."""
     if log.exists():
         log.rename(log.with_suffix(wire.OUTCOME_ENDED_SUFFIX))
+
+
+def put_aside(log: Path, reopen: Callable[[], None], longest: int) -> None:
+    """Let a live Envoy's outcome file begin anew when it is longer than `longest` bytes. `reopen` makes Envoy open
+    its logs again, which it does at its next line.
+
+    Parts that were put aside before are called ended once the new file is there: Envoy has closed them, and authz
+    reads them to their end and takes them away. Call it now and then.
+    """
+    if not log.exists():
+        return
+    for part in log.parent.glob(f"{glob.escape(log.stem)}{wire.OUTCOME_PART}*{wire.OUTCOME_LIVE_SUFFIX}"):
+        end(part)
+    if log.stat().st_size > longest:
+        log.rename(log.with_name(f"{log.stem}{wire.OUTCOME_PART}{time.time_ns()}{wire.OUTCOME_LIVE_SUFFIX}"))
+        reopen()
 
 
 def signing_key(state: State, given: str | None) -> tuple[str, bool]:
