@@ -1036,6 +1036,20 @@ async def test_a_sponsored_payment_that_died_before_its_envelope_starts_again(wo
     assert len(world.rail.sent) == 1
 
 
+async def test_a_sponsored_payment_whose_method_failed_before_its_envelope_starts_again(world: World) -> None:
+    world.rail.dies_at = "after claim"
+    authorization = world.pay(await world.challenge(), sponsored=True)
+    first = await world.present(authorization)
+    await world.idle()
+    world.rail.dies_at = ""
+
+    second = await world.present(authorization)
+
+    assert problem(first)[0] == 503
+    assert isinstance(second, Allow)
+    assert len(world.rail.sent) == 1
+
+
 async def test_a_sponsored_payment_taken_over_is_not_sent_by_the_one_that_was_taken_for_dead(world: World) -> None:
     world.rail.stop("after claim")
     authorization = world.pay(await world.challenge(), sponsored=True)

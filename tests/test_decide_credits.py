@@ -23,7 +23,7 @@ from promises import (
 
 from mpp_authz import wire
 from mpp_authz.challenge import Keyring
-from mpp_authz.ledger import State
+from mpp_authz.ledger import Ledger, Payment, State
 from mpp_authz.verdicts import Allow, Verdict
 
 USED = (403, "verification-failed")
@@ -372,3 +372,75 @@ async def test_a_lost_race_for_a_credit_by_its_own_credential_pays(world: World)
     assert sum(isinstance(verdict, Allow) for verdict in found) == 2
     assert world.rail.settlements() in (1, 2)
     assert await world.state(old) is State.DELIVERING
+
+
+class HeldBeforeDelivery:
+    """A ledger whose first delivery waits to be written until it is told to."""
+
+    def __init__(self, inner: Ledger) -> None:
+        self.inner = inner
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def replace(self, old: Payment, new: Payment, *, also: Payment | None = None) -> bool:
+        if new.state is State.DELIVERING:
+            self.reached.set()
+            await self.go.wait()
+        return await self.inner.replace(old, new, also=also)
+
+
+async def test_a_parallel_call_does_not_take_what_a_check_is_about_to_deliver(world: World) -> None:
+    held: Any = HeldBeforeDelivery(world.inner)
+    gate = world.another("authz-0/boot-1", ledger=held)
+    first = world.pay(await world.challenge())
+    delivering = asyncio.create_task(world.present(first, gate=gate))
+    async with asyncio.timeout(10):
+        await held.reached.wait()
+
+    second = await retry(world)
+    held.go.set()
+
+    assert isinstance(second, Allow)
+    assert second.payment != read(first)
+    assert isinstance(await delivering, Allow)
+    assert world.rail.settlements() == 2
+
+
+async def test_what_a_dead_check_was_about_to_deliver_is_taken_a_little_later(world: World) -> None:
+    held: Any = HeldBeforeDelivery(world.inner)
+    gate = world.another("authz-0/boot-1", ledger=held)
+    first = world.pay(await world.challenge())
+    dead = asyncio.create_task(world.present(first, gate=gate))
+    async with asyncio.timeout(10):
+        await held.reached.wait()
+    world.clock.later(6)
+
+    taken = await retry(world)
+    held.go.set()
+
+    assert isinstance(taken, Allow)
+    assert taken.payment == read(first)
+    assert problem(await dead)[0] in (409, 503)
+
+
+async def test_what_a_check_that_was_given_up_was_about_to_deliver_is_taken_at_once(world: World) -> None:
+    held: Any = HeldBeforeDelivery(world.inner)
+    gate = world.another("authz-0/boot-1", ledger=held)
+    first = world.pay(await world.challenge())
+    check = asyncio.create_task(gate.check(world.request(authorization=first)))
+    async with asyncio.timeout(10):
+        await held.reached.wait()
+    check.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await check
+    await world.check_ended(first)
+
+    taken = await retry(world)
+    held.go.set()
+    await world.idle(gate)
+
+    assert isinstance(taken, Allow)
+    assert taken.payment == read(first)
+    assert world.rail.settlements() == 1

@@ -245,6 +245,8 @@ class Gate:
                 return verdicts.unavailable(f"The payment cannot be settled now. {verdicts.PRESENT_AGAIN}")
             case Payment(state=State.UNKNOWN):
                 result = await self.settler.outcome(result, attempt, self.times.settle_wait)
+                if result.state is State.UNKNOWN:
+                    return verdicts.unknown()
         return await self._known(case, result)
 
     async def _refuse_transfer(self, case: "_Case", reference: str, detail: str) -> Deny:
@@ -343,10 +345,14 @@ class Gate:
     async def _never_sent(self, case: "_Case", row: Payment) -> bool:
         """A sponsored payment whose process died between the claim and the co-signed envelope: nothing could be
         sent without it, so it starts again as if it were absent."""
-        if row.state is not State.SETTLING or row.mode != "pull" or row.envelope or case.method is None:
+        if row.mode != "pull" or row.envelope or case.method is None:
             return False
-        sponsored = case.method.raw(case.credential) is None
-        return sponsored and transitions.is_over(row, await self.ledger.now(), self.settler.owner)
+        if case.method.raw(case.credential) is not None:
+            return False  # not sponsored: the payer's own transaction is all it takes
+        if row.state is State.UNKNOWN:
+            return True  # an envelope is stored in SETTLING only: there will be none
+        over = transitions.is_over(row, await self.ledger.now(), self.settler.owner)
+        return row.state is State.SETTLING and over
 
     async def _resolved(self, case: "_Case", row: Payment) -> Payment:
         """SETTLING whose process died, or UNKNOWN: what the chain says of it."""
@@ -416,6 +422,8 @@ class Gate:
     async def _if_retry(self, case: "_Case", row: Payment, deadline: float) -> Payment | Deny | None:
         """Whether an unfinished row is what this request retries. None: it is a parallel call, which pays."""
         loop = asyncio.get_running_loop()
+        if transitions.promised(row, await self.ledger.now()):
+            return None
         if row.state is State.SETTLING and not row.check_ended:
             now = await self.ledger.now()
             if not transitions.is_over(row, now, self.settler.owner):

@@ -181,7 +181,8 @@ class Settler:
             raise RuntimeError(f"method {attempt.method.name} settled without a claim")
         match outcome:
             case methods.Settled():
-                return await self._written(row, self._as_settled(outcome, await self.ledger.now()))
+                now = await self.ledger.now()
+                return await self._written(row, self._as_settled(outcome, now, attempt.waiter))
             case methods.Refused() | methods.Unavailable():
                 # Provably nothing was sent by this claim.
                 reason = outcome.detail if isinstance(outcome, methods.Refused) else outcome.reason
@@ -216,8 +217,16 @@ class Settler:
             streaming=attempt.price.streaming,
         )
 
-    def _as_settled(self, outcome: methods.Settled, now: int) -> Callable[[Payment], Payment | None]:
-        return lambda row: transitions.settled(row, now, reference=outcome.reference, payer=outcome.payer)
+    def _as_settled(
+        self, outcome: methods.Settled, now: int, waiter: Waiter | None = None
+    ) -> Callable[[Payment], Payment | None]:
+        return lambda row: transitions.settled(
+            row,
+            now,
+            reference=outcome.reference,
+            payer=outcome.payer,
+            awaited=waiter is not None and not waiter.gone,
+        )
 
     async def _written(self, row: Payment, step: Callable[[Payment], Payment | None]) -> Payment:
         """The row after a step; where another was faster, the row as that one left it."""

@@ -10,11 +10,15 @@ writes `state`. The picture is in docs/payments.md and must change with this fil
 """
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from mpp_authz.ledger import Payment, State
 
 #: Settled, so the money is ours and the payer is owed something or got it.
 PAID = frozenset({State.DELIVERING, State.DELIVERED, State.CREDIT, State.OWED, State.LAPSED})
+
+#: A Check delivers what it settled within this time, or its process died in between.
+_PROMISED_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,18 @@ def failed(row: Payment, reason: str) -> Payment | None:
 
 
 def check_ended(row: Payment) -> Payment | None:
-    """Nobody waits for this settlement any more; a retry of the payer may wait for its outcome."""
-    if row.state is not State.SETTLING or row.check_ended:
+    """Nobody waits for this settlement any more; a retry of the payer may have its outcome."""
+    open_ = row.state is State.SETTLING or (row.state is State.CREDIT and row.attempt == 0)
+    if not open_ or row.check_ended:
         return None
     return replace(row, check_ended=True)
 
 
-def settled(row: Payment, now: int, *, reference: str, payer: str | None) -> Payment | None:
-    """The money is ours: a credit, until the request is handed to the upstream."""
+def settled(row: Payment, now: int, *, reference: str, payer: str | None, awaited: bool = False) -> Payment | None:
+    """The money is ours: a credit, until the request is handed to the upstream.
+
+    `awaited`: its own Check is about to do that.
+    """
     if row.state not in (State.SETTLING, State.UNKNOWN):
         return None
     return replace(
@@ -71,7 +79,7 @@ def settled(row: Payment, now: int, *, reference: str, payer: str | None) -> Pay
         answered_at=now,
         life_until=now + row.credit_life,
         envelope=None,
-        check_ended=True,
+        check_ended=row.check_ended or not awaited,
         reason="",
     )
 
@@ -99,7 +107,7 @@ def not_sent(row: Payment, attempt: int) -> Payment | None:
     """The Check that would have let this attempt through was never answered: nothing reached the upstream."""
     if row.state is not State.DELIVERING or row.attempt != attempt:
         return None
-    return replace(row, state=State.CREDIT, attempt=attempt - 1, lease_until=0)
+    return replace(row, state=State.CREDIT, attempt=attempt - 1, lease_until=0, check_ended=True)
 
 
 def ended(row: Payment, outcome: Outcome, now: int) -> Payment | None:
@@ -154,6 +162,12 @@ def _used_up(row: Payment) -> Payment:
     """OWED, or LAPSED where every attempt ended by a 4xx of the payer's making or the payer hanging up."""
     lapsed = row.attempt > 0 and row.faults == 0
     return replace(row, state=State.LAPSED if lapsed else State.OWED, lease_until=0)
+
+
+def promised(row: Payment, now: int) -> bool:
+    """Whether a credit is its own Check's, which is about to deliver it: no other credential may take it."""
+    fresh = now < (row.settled_at or 0) + _PROMISED_MS
+    return row.state is State.CREDIT and row.attempt == 0 and not row.check_ended and fresh
 
 
 def is_over(row: Payment, now: int, owner: str) -> bool:
