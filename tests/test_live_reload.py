@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
@@ -131,25 +131,23 @@ async def test_edits_that_are_wrong_are_said_and_traffic_goes_on(
         config=traffic.network(chain.rpc_url),
         arguments=("--secrets-dir", str(tmp_path / "secrets")),
     )
-    revision = gateway.ready["revision"]
 
     async with traffic.running(f"{gateway.url}/shop/thing", chain, [key]) as load:
-        gateway.edit("shop.yaml", shop.replace(f'"{OLD}"', '"1.5"'))
-        await said(gateway, "tests/shop: spec.routes[0].price.baseUnits: expected", revision)
-        gateway.edit("shop.yaml", "no: [yaml")
-        await said(gateway, "shop.yaml", revision)
+        wrong = shop.replace(f'"{OLD}"', '"1.5"')
+        await refused(
+            gateway, lambda: gateway.edit("shop.yaml", wrong), "spec.routes[0].price.baseUnits: expected"
+        )
+        await refused(gateway, lambda: gateway.edit("shop.yaml", "no: [yaml"), "shop.yaml: expected YAML")
         gateway.edit("shop.yaml", shop)
-
-        secret.write_text("")
-        await said(gateway, "secret tests/upstream key key: expected a value", revision)
+        await refused(gateway, lambda: secret.write_text(""), "secret tests/upstream key key: expected a value")
         secret.write_text("second\n")
         await load.until(lambda: upstream.last.headers.get("authorization") == "Bearer second")
 
-        said_before = len(gateway.stderr)
+        since = len(gateway.stderr)
         swap(
             gateway.state_dir / "config", "rds.json", '{"resources": [{"no": "route"}], "version_info": "broken"}'
         )
-        words = await asyncio.to_thread(gateway.said, "envoy refused the configuration:", since=said_before)
+        words = await asyncio.to_thread(gateway.said, "envoy refused the configuration:", since=since)
         await load.for_seconds(0.5)
         gateway.edit("shop.yaml", shop.replace(f'"{OLD}"', f'"{NEW}"'))
         await load.until(lambda: any(answer.price == NEW for answer in load.paid))
@@ -160,11 +158,12 @@ async def test_edits_that_are_wrong_are_said_and_traffic_goes_on(
     assert not any("first" in line or "second" in line for line in gateway.stderr + gateway.stdout)
 
 
-async def said(gateway: gateway_process.GatewayProcess, text: str, revision: str) -> None:
-    """Wait until it was said, and that what was served goes on."""
-    since = next((at for at, line in reversed(list(enumerate(gateway.stderr))) if "still serving" in line), -1) + 1
+async def refused(gateway: gateway_process.GatewayProcess, edit: Callable[[], object], text: str) -> None:
+    """Make a wrong edit, and wait until it was said that it is wrong and that what was good goes on."""
+    since = len(gateway.stderr)
+    edit()
     await asyncio.to_thread(gateway.said, text, since=since)
-    await asyncio.to_thread(gateway.said, f"still serving revision {revision}", since=since)
+    await asyncio.to_thread(gateway.said, f"still serving revision {gateway.ready['revision']}", since=since)
 
 
 def swap(folder: Path, name: str, text: str) -> None:
