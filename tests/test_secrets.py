@@ -30,6 +30,7 @@ def value(files: secrets.Files, name: str = "openai.json") -> str:
         ("bearer", "", "Bearer sk-1"),
         ("raw", "", "sk-1"),
         ("basic", "me", "Basic " + base64.b64encode(b"me:sk-1").decode()),
+        ("basic-user", "", "Basic " + base64.b64encode(b"sk-1:").decode()),
     ],
 )
 def test_a_secret_is_the_whole_header_value_without_the_files_last_newline(
@@ -78,7 +79,7 @@ def test_a_value_that_no_header_can_hold_is_refused_without_saying_it(text: str)
 
 
 def test_an_unknown_scheme_is_refused() -> None:
-    with pytest.raises(secrets.SecretError, match="scheme: expected raw, bearer, basic or ca, got digest"):
+    with pytest.raises(secrets.SecretError, match="scheme: expected raw, bearer, basic, basic-user or ca, got digest"):
         secrets.render(holding("digest"), {SOURCE: "x"}, ())
 
 

@@ -98,15 +98,23 @@ def _sds(secret: ir.UpstreamSecret, value: str) -> str:
         case "bearer":
             value = f"Bearer {value}"
         case "basic":
-            pair = f"{secret.username}:{value}".encode()
-            value = f"Basic {base64.b64encode(pair).decode('ascii')}"
+            value = _basic(secret.username, value)
+        case "basic-user":
+            # "Provide your API key as the basic auth username value. You don't need to provide a password."
+            # -- docs.stripe.com/api/authentication
+            value = _basic(value, "")
         case "raw":
             pass
         case _:
             raise SecretError(
-                f"secret {secret.name}: scheme: expected raw, bearer, basic or ca, got {secret.scheme}"
+                f"secret {secret.name}: scheme: expected raw, bearer, basic, basic-user or ca, got {secret.scheme}"
             )
     return _text(_resource(secret.name, {"generic_secret": {"secret": {"inline_string": value}}}))
+
+
+def _basic(user: str, password: str) -> str:
+    """The value of an Authorization header, RFC 7617."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode('ascii')}"
 
 
 def _resource(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
