@@ -245,3 +245,24 @@ async def test_the_gateway_dies_and_another_one_on_its_state_serves_what_it_owed
     status, headers, _ = await present(again.url(failing), owed)
     assert (status, "payment-credit" in headers, len(upstream.hits)) == (500, True, 4)
     assert wallets.balance(chain, place.payee) == 2 * PRICE
+
+
+async def test_the_gateway_dies_while_it_settles_and_another_one_on_its_state_ends_it(
+    shop: Open, chain: Chain, node: held_rpc.Node, upstream: upstreams.Upstream
+) -> None:
+    place = await shop("gateway settles")
+    credential = await traffic.credential(place.url(), chain, place.key)
+    node.hold = (held_rpc.SEND, "before")
+    asking = asyncio.create_task(present(place.url(), credential))
+    await asyncio.wait_for(node.held.wait(), 20)
+
+    place.gateway.process.kill()
+    gone = await until_gone(place.gateway.ready["envoyPid"], place.gateway.ready["authzPid"])
+    assert (await asking)[0] == 0
+    again = await shop("gateway settles", state_dir=place.gateway.state_dir)
+
+    _, statuses = await until_served(again.url(), credential)
+    print(f"children gone after {gone:.2f} s, statuses {statuses}")
+    node.release.set()
+    assert gone < 5
+    assert (wallets.balance(chain, place.payee), len(upstream.hits)) == (PRICE, 1)

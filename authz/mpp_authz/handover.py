@@ -6,6 +6,7 @@ Knows no gRPC. Used where somebody keeps us (`mpp-gateway run`); a pod is replac
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -17,26 +18,33 @@ LEAVING: Final = "mpp-gateway authz: leaving, serves until its successor does"
 _POLL_SECONDS: Final = 0.02
 
 
-def announce() -> None:
-    """Say that we want to leave."""
-    sys.stderr.write(LEAVING + "\n")
-    sys.stderr.flush()
+class Keeper:
+    """Whoever started us, and starts another when we say that we want to leave."""
 
+    def __init__(self) -> None:
+        self._pid = os.getppid()
 
-async def taken_over(socket: Path, inode: int, limit: float, at_once: asyncio.Event) -> bool:
-    """Whether another process listens on `socket` by now, which was ours with that inode.
+    def gone(self) -> bool:
+        """Whether it has died: nobody will start a successor."""
+        return os.getppid() != self._pid
 
-    Waits for it, at most `limit` seconds. False, too, when somebody is in a hurry, or when our parent is gone:
-    then nobody will start a successor.
-    """
-    parent = os.getppid()
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + limit
-    while not at_once.is_set() and os.getppid() == parent and loop.time() < deadline:
-        try:
-            if os.stat(socket).st_ino != inode:
-                return True
-        except FileNotFoundError:
-            return False  # the folder is being taken away
-        await asyncio.sleep(_POLL_SECONDS)
-    return False
+    def tell(self) -> None:
+        """Say that we want to leave."""
+        with contextlib.suppress(OSError):  # it is gone, and the pipe is closed
+            os.write(sys.stderr.fileno(), f"{LEAVING}\n".encode())
+
+    async def took_over(self, socket: Path, inode: int, limit: float, at_once: asyncio.Event) -> bool:
+        """Whether another process listens on `socket` by now, which was ours with that inode.
+
+        Waits for it, at most `limit` seconds. False, too, when somebody is in a hurry, or when nobody keeps us.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit
+        while not at_once.is_set() and not self.gone() and loop.time() < deadline:
+            try:
+                if os.stat(socket).st_ino != inode:
+                    return True
+            except FileNotFoundError:
+                return False  # the folder is being taken away
+            await asyncio.sleep(_POLL_SECONDS)
+        return False

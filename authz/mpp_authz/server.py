@@ -122,6 +122,7 @@ async def run(settings: Settings) -> None:
     Raises:
         StartError, reload.StartError, LedgerUnavailable, ValueError: it cannot start; says why.
     """
+    keeper = handover.Keeper()
     counters = Metrics()
     watched = await Watched.start(settings.config_dir, settings.secrets_dir, counters)
     ledger = await stores.open_ledger(settings.ledger)
@@ -182,14 +183,16 @@ async def run(settings: Settings) -> None:
         if settings.handover > 0 and not at_once.is_set():
             if endpoint is not None:
                 await endpoint.aclose()  # the successor listens there
-            handover.announce()
-            if await handover.taken_over(settings.socket, listening, settings.handover, at_once):
+            keeper.tell()
+            if await keeper.took_over(settings.socket, listening, settings.handover, at_once):
                 news.leave()
+        # Nobody kept us: the next gateway on this ledger ends what runs, and waits for us to be gone.
+        grace = 0.0 if settings.handover > 0 and keeper.gone() else settings.grace
         serving.clear()
         await status.enter_graceful_shutdown()
-        await server.stop(settings.grace)
+        await server.stop(grace)
         _unlink_ours(settings.socket, listening)
-        await settler.aclose(settings.grace)
+        await settler.aclose(grace)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
