@@ -19,7 +19,7 @@ import yaml
 from paidservices import ABSENT, RECIPIENT, changed, document
 from pydantic.alias_generators import to_camel
 
-from mpp_operator import compiler, gateway, money, paidservice
+from mpp_operator import compiler, gateway, paidservice, patterns
 
 ROOT = Path(__file__).parent.parent
 CRD = yaml.safe_load((ROOT / "crds" / "paidservices.yaml").read_text())
@@ -428,6 +428,16 @@ BEYOND_CEL: dict[str, tuple[Mapping[str, Any], str, str]] = {
         f"{ROUTE}.prices",
         "the default offers are in gateway.yaml",
     ),
+    "a recipient with a wrong checksum": (
+        {f"{OFFER}.recipient": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD".replace("5a", "5b")},
+        f"{OFFER}.recipient",
+        "CEL has no Keccak-256 (EIP-55)",
+    ),
+    "a token's address with a wrong checksum": (
+        {f"{OFFER}.currency": "0x20c0000000000000000000006a37DA5C996874BF"},
+        f"{OFFER}.currency",
+        "CEL has no Keccak-256 (EIP-55)",
+    ),
     "a sponsor's balance that is no whole base unit": (
         {f"{OFFER}.feePayer": {"secretRef": REF, "minBalance": "0.0000001"}},
         f"{OFFER}.feePayer.minBalance",
@@ -591,8 +601,7 @@ def _anywhere(field: str) -> str:
 
 def test_the_definitions_patterns_are_the_parsers() -> None:
     spec = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    known = {value for name, value in vars(paidservice).items() if name.isupper() and isinstance(value, str)}
-    known |= {money.DECIMAL.pattern, money.BASE_UNITS.pattern}
+    known = {value for name, value in vars(patterns).items() if name.isupper() and isinstance(value, str)}
 
     assert {pattern[2:-2] for pattern in _patterns(spec)} <= known
 

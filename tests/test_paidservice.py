@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paidservices import ABSENT, RECIPIENT, changed, document
 
-from mpp_operator import ir, paidservice, presets
+from mpp_operator import fields, ir, paidservice, presets
 from mpp_operator.status import Problem, Reason
 
 REF = {"name": "openai", "key": "api-key"}
@@ -104,6 +104,7 @@ def test_what_is_no_object_is_refused(raw: Any) -> None:
         ({"spec.upstream.url": "https://me:sk-live-123@a.example.com"}, "spec.upstream.url"),
         ({"spec.upstream.headers": {"set": {"x-key": "sk-live-123\n"}}}, "spec.upstream.headers.set.x-key"),
         ({"spec.upstream.apiKey": "sk-live-123"}, "spec.upstream.apiKey"),
+        ({"spec.payment.offers[0].recipient": "sk-live-123"}, "spec.payment.offers[0].recipient"),
         (
             {"spec.payment.offers[0].feePayer": {"secretRef": "sk-live-123"}},
             "spec.payment.offers[0].feePayer.secretRef",
@@ -147,7 +148,10 @@ def test_a_schema_with_a_date_is_refused_as_json_has_none() -> None:
 def test_an_unquoted_on_is_explained() -> None:
     found = problems({"spec.upstream.retries": yaml.safe_load("on: [5xx]")})
 
-    assert "unquoted on" in found["spec.upstream.retries.True"]
+    assert found["spec.upstream.retries.true"] == (
+        "expected a field name in quotes, got a boolean: "
+        'YAML reads an unquoted on, off, yes or no as one; write "on" with its quotes'
+    )
 
 
 def test_a_number_as_a_field_name_is_refused() -> None:
@@ -160,7 +164,7 @@ def test_a_number_as_a_field_name_is_refused() -> None:
     ("text", "seconds"), [("2s", 2), ("5m", 300), ("24h", 86_400), ("500ms", 0.5), ("1h30m", 5400)]
 )
 def test_a_duration_is_seconds(text: str, seconds: float) -> None:
-    assert paidservice.milliseconds(text) == seconds * 1000
+    assert fields.milliseconds(text) == seconds * 1000
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 m", "-5m", "1.5h", "5M", "5m\n", "1d"])

@@ -1,19 +1,35 @@
 """gateway.yaml: what all services share. Parsed once, frozen. Knows no file, no Envoy, no Kubernetes client."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
-from mpp_operator import paidservice
-from mpp_operator.paidservice import CONFIG, KeyRef, Offer, SpecError, duration, matching, pairs, whole_number
+from mpp_operator import fields, patterns
+from mpp_operator.document import SpecError, invalid, validated
+from mpp_operator.fields import (
+    CONFIG,
+    Address,
+    Boolean,
+    Host,
+    KeyRef,
+    Label,
+    Mistake,
+    checked,
+    duration,
+    matching,
+    pairs,
+    whole_number,
+)
+from mpp_operator.paidservice.payment import ExpiresIn, Offer, Offers
 from mpp_operator.status import Problem, Reason
 
 TEMPO_MAINNET_CHAIN: Final = 4217
 TEMPO_MODERATO_CHAIN: Final = 42431
+DEFAULT_PORTS: Final[Mapping[str, int]] = MappingProxyType({"http": 80, "https": 443})
 PATH_USD: Final = "0x20c0000000000000000000000000000000000000"
 
 
@@ -60,14 +76,13 @@ BUILT_IN: Final[Mapping[str, Network]] = MappingProxyType(
 )
 
 _PATH_PATTERN: Final = r"[^\x00-\x1f]+"
-_ALLOWED_HOST: Final = rf"(\*\.)?{paidservice.HOST}"
+_ALLOWED_HOST: Final = rf"(\*\.)?{patterns.HOST}"
 _RPC: Final = r"https?://[\x21-\x7e]+"
 _SYMBOL: Final = r"[A-Za-z][A-Za-z0-9._-]{0,63}"
 
 RpcUrl = Annotated[str, matching(_RPC, "an http or https URL", 2048)]
 File = Annotated[str, matching(_PATH_PATTERN, "the path of a file", 4096)]
 AllowedHost = Annotated[str, matching(_ALLOWED_HOST, 'a host name, or "*." and one', 255)]
-Address = Annotated[str, matching(paidservice.ADDRESS, "an 0x address of 40 hexadecimal digits", 42)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +92,6 @@ class Listen:
     __pydantic_config__ = CONFIG
     address: Annotated[str, matching(r"[0-9A-Fa-f.:]+", "an IP address", 45)] = "127.0.0.1"
     port: Annotated[int, whole_number(0, 65535)] = 4402  # 0: the system chooses
-
-
-def _tls(tls: "Tls") -> "Tls":
-    if (tls.certificate is None) != (tls.key is None):
-        raise paidservice.problems_error([("", "expected certificate and key, got one of them")])
-    paidservice.one_of({"certificate": tls.certificate, "terminatedBy": tls.terminated_by or None})
-    problems = []
-    for index, network in enumerate(tls.terminated_by):
-        try:
-            ipaddress.ip_network(network)
-        except ValueError:
-            problems.append((f"terminatedBy[{index}]", f"expected a CIDR such as 10.0.0.0/8, got {network!r}"))
-    if problems:
-        raise paidservice.problems_error(problems)
-    return tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,19 @@ class Tls:
     terminated_by: Annotated[
         tuple[Annotated[str, matching(r"[0-9A-Fa-f.:/]+", "a CIDR", 64)], ...], Field(max_length=64)
     ] = ()
+
+
+def _tls(tls: Tls) -> Iterator[Mistake]:
+    if (tls.certificate is None) != (tls.key is None):
+        yield "", "expected certificate and key, got one of them"
+    yield from fields.one_of(
+        {"certificate": tls.certificate or tls.key, "terminatedBy": tls.terminated_by or None}
+    )
+    for index, network in enumerate(tls.terminated_by):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield f"terminatedBy[{index}]", f"expected a CIDR such as 10.0.0.0/8, got {network!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +168,7 @@ def parse(document: Mapping[str, Any]) -> GatewayConfig:
         SpecError: with every problem found, by field.
     """
     problems: list[Problem] = []
-    raw = paidservice.validated(_DOCUMENT, document, "", problems)
+    raw = validated(_DOCUMENT, document, "", problems)
     if raw is None or problems:
         raise SpecError(problems)
     networks = _networks(raw, problems)
@@ -170,7 +183,7 @@ def parse(document: Mapping[str, Any]) -> GatewayConfig:
     return GatewayConfig(
         hosts=raw.hosts,
         public_scheme=scheme,
-        public_port=None if port == {"http": 80, "https": 443}[scheme] else port,
+        public_port=None if port == DEFAULT_PORTS[scheme] else port,
         listen=raw.listen,
         tls=raw.tls,
         insecure_http=raw.insecure_http,
@@ -194,7 +207,7 @@ class _Network:
     """A network as it is written: what a built-in one leaves out is the built-in's."""
 
     __pydantic_config__ = CONFIG
-    method: paidservice.Label | None = None
+    method: Label | None = None
     chain_id: Annotated[int, whole_number(1, 2**53 - 1)] | None = None
     rpc_url: RpcUrl | None = None
     rpc_urls: Annotated[tuple[RpcUrl, ...], Field(min_length=1, max_length=8)] | None = None
@@ -211,21 +224,14 @@ class _Network:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Defaults:
     __pydantic_config__ = CONFIG
-    offers: paidservice.Offers | None = None
-    expires_in: paidservice.ExpiresIn = 300
+    offers: Offers | None = None
+    expires_in: ExpiresIn = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Postgres:
     __pydantic_config__ = CONFIG
     url_from: KeyRef
-
-
-def _one_store(store: "_Store") -> "_Store":
-    paidservice.one_of({"sqlite": store.sqlite, "postgres": store.postgres})
-    if store.postgres is not None:
-        raise paidservice.problems_error([("postgres", "not built yet: use sqlite")])
-    return store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,10 +241,16 @@ class _Store:
     postgres: _Postgres | None = None
 
 
+def _one_store(store: _Store) -> Iterator[Mistake]:
+    yield from fields.one_of({"sqlite": store.sqlite, "postgres": store.postgres})
+    if store.postgres is not None:
+        yield "postgres", "not built yet: use sqlite"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cluster:
     __pydantic_config__ = CONFIG
-    domain: paidservice.Host = "cluster.local"
+    domain: Host = "cluster.local"
 
 
 def _key_ref(value: Any) -> Any:
@@ -253,23 +265,23 @@ CHALLENGE_SECRET: Final = "mpp-challenge-keys"  # noqa: S105 -- a Secret's name
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Document:
     __pydantic_config__ = CONFIG
-    hosts: Annotated[tuple[paidservice.Host, ...], Field(min_length=1, max_length=paidservice.MAX_HOSTS)] = (
+    hosts: Annotated[tuple[Host, ...], Field(min_length=1, max_length=fields.MAX_HOSTS)] = (
         "127.0.0.1",
         "localhost",
     )
     public_scheme: Literal["http", "https"] | None = None
     public_port: Annotated[int, whole_number(1, 65535)] | None = None
     listen: Listen = Listen()
-    tls: Annotated[Tls, AfterValidator(_tls)] | None = None
-    insecure_http: paidservice.Boolean = False
-    networks: Annotated[tuple[tuple[str, _Network], ...], pairs(paidservice.Label, _Network, 64)] = ()
+    tls: Annotated[Tls, checked(_tls)] | None = None
+    insecure_http: Boolean = False
+    networks: Annotated[tuple[tuple[str, _Network], ...], pairs(Label, _Network, 64)] = ()
     defaults: _Defaults = _Defaults()
-    store: Annotated[_Store, AfterValidator(_one_store)] | None = None
-    namespace: paidservice.Label = "default"
+    store: Annotated[_Store, checked(_one_store)] | None = None
+    namespace: Label = "default"
     challenge_keys: Annotated[
         tuple[Annotated[KeyRef, BeforeValidator(_key_ref)], ...], Field(min_length=1, max_length=8)
     ] = (KeyRef(name=CHALLENGE_SECRET, key="current"),)
-    namespaces: Annotated[tuple[tuple[str, Namespace], ...], pairs(paidservice.Label, Namespace, 10_000)] = ()
+    namespaces: Annotated[tuple[tuple[str, Namespace], ...], pairs(Label, Namespace, 10_000)] = ()
     cluster: _Cluster | None = None
     check_timeout: Annotated[float, duration("1s", "5m")] = 15.0
     settle_wait: Annotated[float, duration("1s", "5m")] = 10.0
@@ -287,15 +299,15 @@ def _networks(raw: _Document, problems: list[Problem]) -> dict[str, Network]:
         base = BUILT_IN.get(name)
         field = f"networks.{name}"
         if written.rpc_url is not None and written.rpc_urls is not None:
-            problems.append(_invalid(field, "expected one of rpcUrl, rpcUrls, got both"))
+            problems.append(invalid(field, "expected one of rpcUrl, rpcUrls, got both"))
         urls = written.rpc_urls or ((written.rpc_url,) if written.rpc_url else base.rpc_urls if base else ())
         chain = _first(written.chain_id, base.chain_id if base else None)
         if base and chain != base.chain_id:
-            problems.append(_invalid(f"{field}.chainId", f"expected {base.chain_id} of the built-in, got {chain}"))
+            problems.append(invalid(f"{field}.chainId", f"expected {base.chain_id} of the built-in, got {chain}"))
         if chain is None:
-            problems.append(_invalid(f"{field}.chainId", "expected a chain id, got nothing"))
+            problems.append(invalid(f"{field}.chainId", "expected a chain id, got nothing"))
         if not urls:
-            problems.append(_invalid(f"{field}.rpcUrl", "expected an http or https URL, got nothing"))
+            problems.append(invalid(f"{field}.rpcUrl", "expected an http or https URL, got nothing"))
         networks[name] = Network(
             name,
             _first(written.method, base.method if base else None) or "tempo",
@@ -321,19 +333,17 @@ def _check(raw: _Document, networks: Mapping[str, Network], problems: list[Probl
             )
         elif network.real_money and raw.insecure_http:
             problems.append(
-                _invalid("insecureHttp", f"expected false: {field} is paid in real money on {offer.network}")
+                invalid("insecureHttp", f"expected false: {field} is paid in real money on {offer.network}")
             )
     if raw.settle_wait >= raw.check_timeout:
-        problems.append(
-            _invalid("settleWait", "expected less than checkTimeout, so that the payer gets an answer")
-        )
+        problems.append(invalid("settleWait", "expected less than checkTimeout, so that the payer gets an answer"))
     for index, host in enumerate(raw.hosts):
         if host in raw.hosts[:index]:
-            problems.append(_invalid(f"hosts[{index}]", f"expected each host once, got {host!r} again"))
+            problems.append(invalid(f"hosts[{index}]", f"expected each host once, got {host!r} again"))
     try:
         ipaddress.ip_address(raw.listen.address)
     except ValueError:
-        problems.append(_invalid("listen.address", f"expected an IP address, got {raw.listen.address!r}"))
+        problems.append(invalid("listen.address", f"expected an IP address, got {raw.listen.address!r}"))
 
 
 _T = TypeVar("_T")
@@ -341,7 +351,3 @@ _T = TypeVar("_T")
 
 def _first(*values: _T | None) -> _T | None:
     return next((value for value in values if value is not None), None)
-
-
-def _invalid(field: str, message: str) -> Problem:
-    return Problem(Reason.INVALID_SPEC, field, message)
