@@ -1,4 +1,4 @@
-"""Nobody is served for nothing, for another's money, or twice: forged, moved, repeated and tampered credentials."""
+"""Nobody is served for nothing, twice, or for another's money: credentials forged, moved, repeated, tampered."""
 
 import json
 import socket
@@ -28,7 +28,9 @@ QUICK = "checkTimeout: 5s\nsettleWait: 2s\n"
 
 @pytest.fixture(scope="module")
 def shop(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with places.opened(tmp_path_factory.mktemp("abuse"), chain, "abuse", places=80, config=QUICK) as opened:
+    with places.opened(
+        tmp_path_factory.mktemp("abuse"), chain, "abuse", places=80, config=QUICK, log_level="debug"
+    ) as opened:
         yield opened
 
 
@@ -65,7 +67,8 @@ def web_authn(victim: str, signature: bytes) -> bytes:
 
 
 def multisig(victim: str, signature: bytes) -> bytes:
-    return b"\x05" + rlp.encode([bytes.fromhex(victim[2:]), [signature]])
+    account: bytes = rlp.encode([bytes.fromhex(victim[2:]), [signature]])
+    return b"\x05" + account
 
 
 FORGERIES = {
@@ -206,6 +209,37 @@ def test_a_credential_whose_money_moved_opens_nothing_elsewhere_and_no_challenge
     assert refused_without_a_challenge(answer), answer.text
     assert (place.paid(), len(place.hits)) == (PRICE, 1)
     place.becomes(credential, state)
+
+
+def test_a_credential_opens_no_other_body_than_the_bound_one(place: Place) -> None:
+    credential = place.sign("/sealed", method="POST", content=b"this")
+
+    def ask(content: bytes) -> int:
+        return place.ask("/sealed", credential=credential, method="POST", content=content).status_code
+
+    assert ask(b"that") == 402
+    assert ask(b"") == 402
+    assert (place.paid(), place.hits) == (0, [])
+    assert ask(b"this") == 200
+    assert ask(b"that") == 403
+    assert (place.paid(), [hit.body for hit in place.hits]) == (PRICE, [b"this"])
+
+
+def test_a_body_too_large_to_bind_costs_nothing(place: Place) -> None:
+    credential = place.sign("/sealed", method="POST", content=b"x" * 65_536)
+
+    assert place.ask("/sealed", credential=credential, method="POST", content=b"x" * 65_537).status_code == 413
+    assert (place.paid(), place.hits) == (0, [])
+    assert place.ask("/sealed", credential=credential, method="POST", content=b"x" * 65_536).status_code == 200
+
+
+def test_a_query_that_is_not_bound_may_be_another(place: Place) -> None:
+    credential = place.sign("/loose?page=1")
+
+    statuses = [place.ask(f"/loose?page={page}", credential=credential).status_code for page in (2, 3)]
+
+    assert (statuses, place.paid()) == ([200, 403], PRICE)
+    assert place.hits[0].target.endswith("/loose?page=2")
 
 
 def test_a_credential_of_one_service_opens_no_other(shop: Shop, place: Place) -> None:

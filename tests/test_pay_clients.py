@@ -162,7 +162,7 @@ def test_mppx_takes_the_network_and_currency_it_prefers(shop: Shop) -> None:
 
 def test_pympp_pays_for_a_get_and_a_post(place: Place) -> None:
     async def both() -> list[httpx.Response]:
-        async with wallets.pympp(place.chain) as payer:
+        async with place.shop.watch(wallets.pympp(place.chain)) as payer:
             return [await payer.fetch(place.url()), await payer.fetch(place.url(), method="POST", content=b"why")]
 
     got, posted = asyncio.run(both())
@@ -180,7 +180,7 @@ def test_pympp_reads_a_stream_while_it_goes_on(place: Place) -> None:
     async def read() -> list[str]:
         seen: list[str] = []
         async with (
-            wallets.pympp(place.chain) as payer,
+            place.shop.watch(wallets.pympp(place.chain)) as payer,
             payer.client(trust_env=False, timeout=30) as client,
             client.stream("GET", place.url("/live")) as answer,
         ):
@@ -199,7 +199,7 @@ def test_pympp_pays_only_the_price_where_the_fee_is_sponsored(shop: Shop) -> Non
     held, before = wallets.balance(shop.chain, shop.chain.buyer), place.paid()
 
     async def fetch() -> httpx.Response:
-        async with wallets.pympp(shop.chain) as payer:
+        async with shop.watch(wallets.pympp(shop.chain)) as payer:
             return await payer.fetch(place.url())
 
     assert asyncio.run(fetch()).status_code == 200
@@ -217,7 +217,7 @@ def test_pympp_pays_in_the_currency_and_network_it_is_for(shop: Shop) -> None:
             rpc_url=shop.chain.rpc_url,
             currency=PATH_USD,
         )
-        async with Mpp([method]) as payer:
+        async with shop.watch(Mpp([method])) as payer:
             return await payer.fetch(place.url())
 
     assert asyncio.run(fetch()).status_code == 200
@@ -232,6 +232,18 @@ def test_a_transfer_that_was_made_before_asking_is_taken_once(place: Place) -> N
     assert (first.status_code, second.status_code) == (200, 403)
     assert "www-authenticate" not in second.headers
     assert (place.paid(), len(place.hits)) == (PRICE, 1)
+
+
+def test_many_payers_at_once_each_pay_exactly_and_are_served(place: Place) -> None:
+    credentials = [place.sign(f"/thing?of={number}") for number in range(24)]
+
+    answers = places.together(
+        *(lambda n=n, c=c: place.ask(f"/thing?of={n}", credential=c) for n, c in enumerate(credentials))
+    )
+
+    assert [answer.status_code for answer in answers] == [200] * 24
+    assert len({places.receipt(answer)["reference"] for answer in answers}) == 24
+    assert place.paid() == 24 * PRICE
 
 
 # --- a WebSocket ---------------------------------------------------------------------------------------
@@ -381,3 +393,22 @@ def test_the_gateways_own_buyer_looks_first_and_then_pays_once(place: Place) -> 
     assert '"status": "success"' in bought.stderr
     assert place.chain.buyer_key.removeprefix("0x") not in bought.stderr
     assert (place.paid(), [hit.body for hit in place.hits]) == (PRICE, [b"please", b"please"])
+
+
+# --- the witness of these tests ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["the token", "the signature's bytes"])
+def test_a_credential_that_lies_about_is_found(place: Place, form: str) -> None:
+    credential = place.sign()
+    token = credential.partition(" ")[2]
+    signature = places.decoded(token)["payload"]["signature"].removeprefix("0x")
+    stray = place.shop.gateway.state_dir / "config" / "stray"
+
+    stray.write_bytes(token.encode() if form == "the token" else b"..." + bytes.fromhex(signature))
+    try:
+        found = place.shop.leaks({token, signature})
+    finally:
+        stray.unlink()
+
+    assert [line.split()[0] for line in found] == ["config/stray"]

@@ -1,6 +1,7 @@
 """What is owed is given once: to the payer it is owed to, for the very request that was paid."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import moody
@@ -19,7 +20,12 @@ pytestmark = [pytest.mark.payments, pytest.mark.timeout(120)]
 def shop(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     def also(port: int) -> str:
         sponsor = {"feePayer": "{secretRef: {name: sponsor, key: key}, maxPerPayerPerMinute: 60}"}
-        return places.service("sponsored", port, [places.offer(places.payee("credits", "sponsored"), **sponsor)])
+        return "---".join(
+            [
+                places.service("sponsored", port, [places.offer(places.payee("credits", "sponsored"), **sponsor)]),
+                places.service("brief", port, [places.offer(places.payee("credits", "brief"))], expires_in="15s"),
+            ]
+        )
 
     with places.opened(
         tmp_path_factory.mktemp("credits"),
@@ -46,7 +52,7 @@ def pympp_fetches(place: Place, times: int, path: str = "/thing", key: str | Non
     """The statuses of so many requests, each at once after the one before."""
 
     async def fetch() -> list[int]:
-        async with wallets.pympp(place.chain, key) as payer:
+        async with place.shop.watch(wallets.pympp(place.chain, key)) as payer:
             return [(await payer.fetch(place.url(path))).status_code for _ in range(times)]
 
     return asyncio.run(fetch())
@@ -263,6 +269,21 @@ def test_a_parallel_call_that_was_quoted_before_the_first_was_answered_pays(plac
     assert places.together(fail, meanwhile) == [500, 200]
     assert place.paid() == 2 * PRICE
     place.becomes(first, State.CREDIT)
+
+
+def test_a_payment_outlives_its_challenge_and_a_challenge_does_not(shop: Shop) -> None:
+    place = shop.place("brief")
+    place.moods(moody.Says(500))
+    owed, pushed, unused = place.sign(), place.push(), place.sign("/other")
+    assert place.ask(credential=owed).status_code == 500
+    began = time.monotonic()
+
+    places.passed(began, 16)
+
+    answers = [place.ask(credential=owed), place.ask(credential=pushed), place.ask("/other", credential=unused)]
+    assert [answer.status_code for answer in answers] == [200, 200, 402]
+    assert answers[2].json()["type"].endswith("/payment-expired")
+    assert (place.paid(), len(place.hits)) == (2 * PRICE, 3)
 
 
 # --- Idempotency-Key -----------------------------------------------------------------------------------

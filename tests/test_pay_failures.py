@@ -12,6 +12,8 @@ import httpx
 import moody
 import places
 import pytest
+import websockets.exceptions
+import websockets.sync.client
 from chain import Chain
 from places import PRICE, Place, Shop
 
@@ -22,13 +24,38 @@ pytestmark = [pytest.mark.payments, pytest.mark.timeout(120)]
 REQUEST_LIMIT = 1.5
 
 
+class Reserved:
+    """A port nobody else gets, and nobody listens at until the test does."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number: int = self._socket.getsockname()[1]
+
+    def free(self) -> int:
+        self._socket.close()
+        return self.number
+
+
 @pytest.fixture(scope="module")
-def shop(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+def late() -> Iterator[Reserved]:
+    reserved = Reserved()
+    yield reserved
+    reserved.free()
+
+
+@pytest.fixture(scope="module")
+def shop(chain: Chain, late: Reserved, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    def also(port: int) -> str:
+        return places.service("late", late.number, [places.offer(places.payee("failures", "late"))])
+
     with places.opened(
         tmp_path_factory.mktemp("failures"),
         chain,
         "failures",
         places=60,
+        also=also,
         timeouts=f"request: {REQUEST_LIMIT * 1000:.0f}ms, upload: 2500ms",
         config="checkTimeout: 4s\nsettleWait: 3s\n",
     ) as opened:
@@ -115,6 +142,42 @@ def test_the_same_credential_may_come_again_at_once(place: Place, mood: moody.Mo
     assert statuses[2:] == [200, 403]
     assert min(statuses[:2]) >= 500
     assert (place.paid(), len(place.hits)) == (PRICE, 3)
+
+
+def test_an_upstream_that_is_not_there_yet_is_a_credit(shop: Shop, late: Reserved) -> None:
+    place = shop.place("late")
+    credential = place.sign()
+
+    failed = place.ask(credential=credential)
+    assert (failed.status_code, "payment-credit" in failed.headers) == (503, True)
+    place.becomes(credential, State.CREDIT)
+
+    with moody.serving(late.free()) as upstream:
+        served = place.insist(credential, 503)
+        assert (served.status_code, len(upstream.hits("/late"))) == (200, 1)
+    assert place.paid() == PRICE
+
+
+def test_a_websocket_the_upstream_refuses_is_a_credit(place: Place) -> None:
+    place.moods(moody.Says(500), moody.Echoes())
+    credential = place.sign("/live")
+    url = place.url("/live").replace("http://", "ws://")
+
+    def knock() -> str | bytes:
+        headers = {"Authorization": credential}
+        with websockets.sync.client.connect(url, additional_headers=headers, proxy=None) as socket:
+            socket.send("knock")
+            return socket.recv(timeout=10)
+
+    with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
+        knock()
+    assert refused.value.response.status_code == 500
+    assert "payment-credit" in refused.value.response.headers
+    assert knock() == "knock"
+    with pytest.raises(websockets.exceptions.InvalidStatus) as again:
+        knock()
+    assert again.value.response.status_code == 403
+    assert (place.paid(), place.begun) == (PRICE, 2)
 
 
 # --- an upstream that fails after its headers ----------------------------------------------------------
@@ -248,6 +311,26 @@ def test_a_client_that_hangs_up_every_time_lets_its_payment_lapse(place: Place) 
     place.becomes(credential, State.LAPSED)
     assert place.ask(credential=credential).status_code == 403
     assert (place.paid(), len(place.hits)) == (PRICE, 3)
+
+
+def test_hanging_up_at_any_moment_costs_one_payment_and_never_the_answer(place: Place) -> None:
+    """From before the Check to after the answer: while it settles, while the upstream works."""
+    calls = [(f"/thing?call={number}", place.sign(f"/thing?call={number}")) for number in range(16)]
+    for number, (path, credential) in enumerate(calls):
+        with connect(place) as sock:
+            sock.sendall(head(place, path, credential))
+            places.passed(time.monotonic(), number * 0.004)
+
+    # 409 until the lease ends (13 s here) where Envoy forgot the call just when authz let it through.
+    statuses = [place.insist(credential, 409, path, limit=20).status_code for path, credential in calls]
+
+    assert statuses[0] == 200
+    assert set(statuses) <= {200, 403}  # 403: its answer was on its way when the client hung up
+    for path, credential in calls:
+        place.becomes(credential, State.DELIVERED)
+        again = place.ask(path, credential=credential)
+        assert (again.status_code, "www-authenticate" in again.headers) == (403, False)
+    assert place.paid() == len(calls) * PRICE
 
 
 @pytest.mark.parametrize(

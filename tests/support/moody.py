@@ -289,8 +289,8 @@ async def _body(headers: dict[str, str], reader: asyncio.StreamReader) -> bytes:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Upstream]:
-    """An upstream on loopback for the length of the block."""
+def serving(port: int = 0) -> Iterator[Upstream]:
+    """An upstream on loopback for the length of the block; port 0: the system chooses."""
     upstream = Upstream()
     loop = asyncio.new_event_loop()
     ready, stop = threading.Event(), asyncio.Event()
@@ -305,7 +305,7 @@ def serving() -> Iterator[Upstream]:
             task.add_done_callback(tasks.discard)
             await upstream.connected(reader, writer)
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(connected, "127.0.0.1", port)
         upstream.port = server.sockets[0].getsockname()[1]
         ready.set()
         await stop.wait()

@@ -23,6 +23,7 @@ import moody
 import pytest
 import wallets
 from chain import PATH_USD, Chain, rpc
+from mpp.client.transport import Mpp
 
 from mpp_authz.ledger import Ledger, Payment, State, stores
 from mpp_authz.methods import proof
@@ -62,6 +63,7 @@ def service(
     timeouts: str = "request: 5s, upload: 5s",
     upstream: str = "",
     payment: str = "",
+    expires_in: str = "20s",
 ) -> str:
     """A PaidService at /<name>, whose upstream is the place /<name> of the moody one. `upstream` and `payment` are
     further fields, in YAML's flow style."""
@@ -71,7 +73,7 @@ kind: PaidService
 metadata: {{name: {name}}}
 spec:
   upstream: {{url: "http://127.0.0.1:{port}/{name}", timeouts: {{{timeouts}}}{upstream and ", " + upstream}}}
-  payment: {{expiresIn: 20s, offers: [{", ".join(offers)}]{payment and ", " + payment}}}
+  payment: {{expiresIn: {expires_in}, offers: [{", ".join(offers)}]{payment and ", " + payment}}}
   routes:{routes}"""
 
 
@@ -97,6 +99,11 @@ class Shop:
 
     def place(self, name: str) -> "Place":
         return Place(self, name, payee(self.tag, name))
+
+    def watch(self, payer: Mpp) -> Mpp:
+        """From now on the credentials that pympp's client makes must be found nowhere."""
+        payer.on_credential_created(lambda payload: self.learn(payload["credential"]))
+        return payer
 
     def read(self, question: Callable[[Ledger], Any]) -> Any:
         """Ask the ledger, as `mpp-gateway payments` does: from outside, while the gateway runs."""
@@ -165,6 +172,7 @@ def opened(
     also: Callable[[int], str] = lambda port: "",
     config: str = "",
     environ: Mapping[str, str] | None = None,
+    log_level: str = "warning",
 ) -> Iterator[Shop]:
     """A shop with so many places; `also` gives further services for the upstream's port."""
     secrets = {SIGNING_KEY, chain.buyer_key.removeprefix("0x"), chain.sponsor_key.removeprefix("0x")}
@@ -179,7 +187,11 @@ def opened(
         if further:
             files["also.yaml"] = further
         gateway = gateway_process.launch(
-            folder, files, config=gateway_yaml(chain) + config, environ=given, arguments=("--drain", "1")
+            folder,
+            files,
+            config=gateway_yaml(chain) + config,
+            environ=given,
+            arguments=("--drain", "1", "--log-level", log_level),
         )
         try:
             gateway_process.wait_until_ready(gateway)
@@ -243,6 +255,15 @@ class Place:
         """One request, and its whole answer."""
         sent = dict(headers or {}) | ({} if credential is None else {"Authorization": credential})
         return self.shop.http.request(method, self.url(path), content=content, headers=sent)
+
+    def insist(self, credential: str, busy: int, path: str = "/thing", limit: float = 10) -> httpx.Response:
+        """Present a credential again and again while the answer is `busy`; the first other answer."""
+        deadline = time.monotonic() + limit
+        while (
+            answer := self.ask(path, credential=credential)
+        ).status_code == busy and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return answer
 
     def challenges(self, path: str = "/thing", **request: Any) -> list[str]:
         """The `WWW-Authenticate` values of a 402."""
