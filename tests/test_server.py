@@ -364,3 +364,18 @@ def test_settings_that_are_missing_are_a_usage_error(capsys: pytest.CaptureFixtu
 
     assert ended.value.code == 2
     assert "--config-dir" in capsys.readouterr().err
+
+
+async def test_background_work_that_ends_stops_the_process_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    stop = asyncio.Event()
+
+    async def fails() -> None:
+        raise OSError("the folder is gone")
+
+    task = asyncio.create_task(fails(), name="watching")
+    task.add_done_callback(lambda ended: server._ended(ended, stop))
+    await asyncio.wait([task])
+    async with asyncio.timeout(LIMIT):
+        await stop.wait()
+
+    assert [record.message for record in caplog.records] == ["background work ended"]

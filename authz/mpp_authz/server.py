@@ -171,9 +171,11 @@ async def run(settings: Settings) -> None:
         listening = await _listen(server, settings.socket)
         serving.set()
         background = [
-            asyncio.create_task(watched.watch()),
-            asyncio.create_task(Sweeper(ledger, settler, closer).run()),
+            asyncio.create_task(watched.watch(), name="watching the configuration"),
+            asyncio.create_task(Sweeper(ledger, settler, closer).run(), name="sweeping"),
         ]
+        for task in background:
+            task.add_done_callback(lambda ended: _ended(ended, stop))
         # What is loaded by now stays: no garbage collection has to walk through it again.
         gc.collect()
         gc.freeze()
@@ -197,6 +199,13 @@ async def run(settings: Settings) -> None:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         log.info("stopped")
+
+
+def _ended(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
+    """Work that never ends has ended: whoever keeps us starts a process in which it runs."""
+    if not task.cancelled() and not stop.is_set():
+        log.critical("background work ended", extra={"work": task.get_name()}, exc_info=task.exception())
+        stop.set()
 
 
 def _methods(secret: Callable[[str], str | None]) -> dict[str, Method]:
