@@ -13,8 +13,7 @@ import pytest
 from ledgers import BINDING, payment
 
 from mpp_authz.ledger import LedgerUnavailable, Payment, State, stores
-from mpp_authz.ledger import sqlite as sqlite_store
-from mpp_authz.ledger.sqlite import SQLiteLedger
+from mpp_authz.ledger.sqlite import SQLiteLedger, faults, files, lanes, rows, schema
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_columns_are_the_fields_of_a_payment() -> None:
     connection = sqlite3.connect(":memory:")
-    for statements in sqlite_store.MIGRATIONS:
+    for statements in schema.MIGRATIONS:
         for statement in statements:
             connection.execute(statement)
 
@@ -32,15 +31,15 @@ def test_the_columns_are_the_fields_of_a_payment() -> None:
     connection.close()
 
     fields = {field.name for field in dataclasses.fields(Payment)} - {"binding"}
-    assert columns == fields | {field.name for field in dataclasses.fields(BINDING)} == set(sqlite_store.COLUMNS)
+    assert columns == fields | {field.name for field in dataclasses.fields(BINDING)} == set(rows.COLUMNS)
 
 
-@pytest.mark.parametrize("name", sqlite_store.QUERIES)
+@pytest.mark.parametrize("name", rows.QUERIES)
 async def test_every_query_has_an_index(file: Path, name: str) -> None:
     ledger = await SQLiteLedger.open(file)
     await ledger.close()
     connection = sqlite3.connect(file)
-    query = sqlite_store.QUERIES[name]
+    query = rows.QUERIES[name]
     parameters = {"now": 1, "limit": 1} if name == "due" else ("[]",) * query.count("?")
 
     plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query, parameters)]
@@ -160,7 +159,7 @@ async def test_a_disk_that_is_full_fails_the_group_and_is_named_and_forgiven(fil
 async def test_a_lock_that_is_not_given_back_is_an_error_with_its_fix(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_store, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(faults, "BUSY_SECONDS", 0.05)
     ledger = await SQLiteLedger.open(file)
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -195,7 +194,7 @@ async def test_close_carries_out_what_waits(file: Path) -> None:
 
 
 async def test_too_many_waiting_writes_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "_PENDING", 0)
+    monkeypatch.setattr(lanes, "PENDING", 0)
     ledger = await SQLiteLedger.open(file)
 
     with pytest.raises(LedgerUnavailable, match="wait for the disk"):
@@ -208,9 +207,7 @@ def test_a_loop_that_ended_without_close_ends_the_thread(file: Path) -> None:
     async def leave() -> SQLiteLedger:
         ledger = await SQLiteLedger.open(file)
         assert ledger._writer is not None
-        ledger._writer._jobs.put(
-            sqlite_store._Job(lambda _: left.wait(30), asyncio.get_running_loop().create_future())
-        )
+        ledger._writer._jobs.put(lanes.Job(lambda _: left.wait(30), asyncio.get_running_loop().create_future()))
         return ledger
 
     left = threading.Event()
@@ -234,15 +231,15 @@ async def test_processes_that_start_at_once_migrate_once(file: Path) -> None:
     connection = sqlite3.connect(file)
     applied = connection.execute("SELECT version, applied_at FROM migrations").fetchall()
     connection.close()
-    assert applied == [(version + 1, 7) for version in range(len(sqlite_store.MIGRATIONS))]
+    assert applied == [(version + 1, 7) for version in range(len(schema.MIGRATIONS))]
 
 
 async def test_an_older_file_gets_the_migrations_it_lacks(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = await SQLiteLedger.open(file)
     await ledger.insert(payment())
     await ledger.close()
-    more = (*sqlite_store.MIGRATIONS, ("CREATE TABLE later (x INTEGER) STRICT",))
-    monkeypatch.setattr(sqlite_store, "MIGRATIONS", more)
+    more = (*schema.MIGRATIONS, ("CREATE TABLE later (x INTEGER) STRICT",))
+    monkeypatch.setattr(schema, "MIGRATIONS", more)
 
     with pytest.raises(LedgerUnavailable, match="got 1; start the gateway once"):
         await SQLiteLedger.open(file, read_only=True)
@@ -260,7 +257,7 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(
     await (await SQLiteLedger.open(file)).close()
     with monkeypatch.context() as patch:
         broken = ("CREATE TABLE later (x INTEGER) STRICT", "CREATE TABLE later (x INTEGER) STRICT")
-        patch.setattr(sqlite_store, "MIGRATIONS", (*sqlite_store.MIGRATIONS, broken))
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
         with pytest.raises(LedgerUnavailable, match="table later already exists"):
             await SQLiteLedger.open(file)
 
@@ -315,7 +312,7 @@ async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 async def test_an_old_sqlite_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "MIN_SQLITE", (99, 0, 0))
+    monkeypatch.setattr(files, "MIN_SQLITE", (99, 0, 0))
 
     with pytest.raises(LedgerUnavailable, match=r"expected SQLite 99\.0\.0 or newer"):
         await SQLiteLedger.open(file)
