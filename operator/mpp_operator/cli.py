@@ -15,8 +15,14 @@ from mpp_operator import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one command. ^C ends it without a word, also while it is still loading its modules."""
+    try:
+        return _run_command(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run_command(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["authz"]:  # it has a parser of its own and knows nothing of this package
         from mpp_authz import server
 
@@ -28,8 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except console.Failure as failure:
         out.problems(failure.problems)
         return failure.code
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # whoever read us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return console.DONE
