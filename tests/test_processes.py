@@ -165,6 +165,17 @@ async def test_a_child_that_wants_to_leave_serves_until_its_successor_does(tmp_p
         assert thing.said[0] == "thing is leaving; starting its successor"
 
 
+async def test_a_hangup_that_comes_too_early_does_not_end_a_child(tmp_path: Path) -> None:
+    async with kept(tmp_path, SERVE) as thing:  # it has no handler for it
+        await thing.child.start(20)
+
+        thing.child.signal(signal.SIGHUP)
+        await thing.child.stop(5)
+
+        assert thing.child.process is not None
+        assert thing.child.process.returncode == -signal.SIGTERM
+
+
 async def test_one_that_leaves_serves_on_while_its_successor_does_not_start(tmp_path: Path) -> None:
     async with kept(tmp_path, LEAVE) as thing:
         await thing.child.start(20)
@@ -177,9 +188,25 @@ async def test_one_that_leaves_serves_on_while_its_successor_does_not_start(tmp_
 
         assert (first.returncode, thing.child.pid) == (None, first.pid)
         thing.code = SERVE
-        (tmp_path / "successor").touch()
         await until(lambda: any("serves again" in said for said in thing.said))
-        assert any("thing died (exit code 0); starting it again now" in said for said in thing.said)
+        assert first.returncode is None
+        (tmp_path / "successor").touch()
+
+
+async def test_one_that_leaves_and_dies_is_started_again(tmp_path: Path) -> None:
+    async with kept(tmp_path, LEAVE) as thing:
+        await thing.child.start(20)
+        first = thing.child.process
+        assert first is not None
+        thing.code = "raise SystemExit('no luck')"
+        first.send_signal(signal.SIGTERM)
+        await until(lambda: any("no luck" in said for said in thing.said))
+
+        first.kill()
+        await until(lambda: any("died (SIGKILL)" in said for said in thing.said))
+        thing.code = SERVE
+
+        await until(lambda: any("serves again" in said for said in thing.said))
 
 
 @pytest.mark.parametrize("successor", [SERVE, "import signal; signal.pause()"], ids=["serves", "is starting"])

@@ -144,6 +144,7 @@ class Watched:
 
     async def watch(self) -> None:
         """Read the files again whenever their folders change. Runs until it is cancelled."""
+        self.request()  # what changed between the first look and this one
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._on_request())
             for folder in {self._pricing.path.parent, self._keys.path.parent}:

@@ -186,8 +186,8 @@ async def run(settings: Settings) -> None:
             if endpoint is not None:
                 await endpoint.aclose()  # the successor listens there
             keeper.tell()
-            if await keeper.took_over(settings.socket, listening, settings.handover, at_once):
-                news.leave()
+            await keeper.took_over(settings.socket, listening, settings.handover, at_once)
+            news.leave()
         # Nobody kept us: the next gateway on this ledger ends what runs, and waits for us to be gone.
         grace = 0.0 if settings.handover > 0 and keeper.gone() else settings.grace
         serving.clear()

@@ -64,10 +64,12 @@ def back_off(failures: int) -> float:
 
 async def spawn(command: Command) -> asyncio.subprocess.Process:
     """Start it: no stdin, stdout and stderr one pipe, a session of its own (a terminal's ^C is for us alone: we
-    drain). On Linux it gets SIGTERM when we die, however we die."""
+    drain). On Linux it gets SIGTERM when we die, however we die. SIGHUP means nothing to it until it says so: sent
+    too early it must not end it."""
     parent = os.getpid()
 
     def tie() -> None:  # pragma: no cover - runs in the child, between fork and exec
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:  # we died in between
@@ -223,15 +225,21 @@ class Child:
         """Start the successor of one that is leaving and serves until then. False: it does not start, and the old
         one's end will be an end like any other."""
         self.say(f"{self.name} is leaving; starting its successor")
-        try:
-            await self._begin(limit)
-        except (Ended, NotReady, TimeoutError, OSError) as error:
-            self.process, self._reading = old, reading
-            if self._stopping.is_set():  # `stop` spoke to the successor only
+        failures = 0
+        while True:
+            try:
+                await self._begin(limit)
+                break
+            except (Ended, NotReady, TimeoutError, OSError) as error:
+                self.process, self._reading = old, reading
+                failures += 1
+                if not self._stopping.is_set():
+                    self.say(f"{error}; starting it again {_when(back_off(failures))}")
+            stopped = await self._stopped_within(back_off(failures))
+            if stopped:  # `stop` may have spoken to the successor only
                 await _end(old, self._stop_limit, self.stop_signal)
-            else:
-                self.say(str(error))
-            return False
+            if stopped or old.returncode is not None:
+                return False
         retiring = asyncio.create_task(self._retire(old, reading, limit), name=f"retire {self.name}")
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
