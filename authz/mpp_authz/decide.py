@@ -244,7 +244,9 @@ class Gate:
             case methods.Unavailable():
                 return verdicts.unavailable(f"The payment cannot be settled now. {verdicts.PRESENT_AGAIN}")
             case Payment(state=State.UNKNOWN):
-                result = await self.settler.outcome(result, attempt, self.times.settle_wait)
+                # One more look where a node refused it: forged signatures must not fill the lane of those who pay.
+                seconds = 0.0 if case.waiter.idle else self.times.settle_wait
+                result = await self.settler.outcome(result, attempt, seconds)
                 if result.state is State.UNKNOWN:
                     return verdicts.unknown()
         return await self._known(case, result)
@@ -360,7 +362,7 @@ class Gate:
             return await self.settler.outcome(row, None, self.times.in_progress_wait)
         quote = case.quote(case.network)
         attempt = Attempt(case.presented, case.bound, quote, case.method, case.price, case.waiter)
-        return await self.settler.outcome(row, attempt, self.times.settle_wait)
+        return await self.settler.outcome(row, attempt, self.times.in_progress_wait)
 
     async def _again(self, case: "_Case", row: Payment) -> Verdict:
         """DELIVERED. Forwarded again only where the upstream promises to answer an Idempotency-Key once."""

@@ -37,6 +37,7 @@ class Waiter:
     """Whether the Check that asked still waits, and with which challenge."""
 
     gone: bool = False
+    idle: bool = False  # a node refused its transaction: there is nothing to wait for
     challenge_id: str | None = None
 
 
@@ -190,6 +191,7 @@ class Settler:
                     row, lambda r: transitions.failed(r, reason) if claim.holds(r) else None
                 )
             case methods.Unknown():
+                attempt.waiter.idle = outcome.refused
                 return await self._open(row, outcome.reason)
 
     def _row(self, attempt: Attempt, verified: Verified) -> Payment:

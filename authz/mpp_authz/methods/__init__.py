@@ -72,9 +72,11 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It was sent, or may have been; `lookup` will tell."""
+    """It was sent, or may have been; `lookup` will tell. `refused`: a node answered that it will not have it, so
+    waiting is idle, although somebody may send it elsewhere."""
 
     reason: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,13 +122,14 @@ class Wire:
     """What pympp gets as its HTTP client: knows whether anything was sent, and tries the next endpoint.
 
     `sent` is true from the moment a transaction may have reached a node. It, and not the type of pympp's
-    exception, says whether money can still move.
+    exception, says whether money can still move. `refused` is true when a node answered that it will not have it.
     """
 
     def __init__(self, http: httpx.AsyncClient, urls: Sequence[str]) -> None:
         self._http = http
         self._urls = tuple(urls)
         self.sent = False
+        self.refused = False
 
     async def post(self, url: str, *, json: dict[str, Any]) -> httpx.Response:
         """POST to the first endpoint that takes it; `url` is only pympp's name for all of them."""
@@ -140,6 +141,8 @@ class Wire:
             try:
                 # pympp cuts a send off itself, at two thirds of the confirmation time
                 answer = await self._http.post(endpoint, json=json, timeout=None if sending else TIMEOUT)
+                if sending:
+                    self.refused = _refusal(answer)
                 if sending or answer.is_success:
                     return answer
                 failure = httpx.HTTPStatusError("not 2xx", request=answer.request, response=answer)
@@ -152,3 +155,17 @@ class Wire:
                 failure = error
         assert failure is not None  # noqa: S101 - a network has at least one endpoint
         raise failure
+
+
+#: "Transaction was added to the pool but not included in time", "its outcome is not known", "queued behind a gap"
+#: -- EIP-7966, eth_sendRawTransactionSync, Errors
+_TAKEN: Final = frozenset({4, 5, 6})
+
+
+def _refusal(answer: httpx.Response) -> bool:
+    """Whether a node's answer to a transaction is that it is not valid. A guess: it saves a wait, nothing more."""
+    try:
+        error = answer.json()["error"]
+        return error["code"] not in _TAKEN and "already" not in str(error.get("message", "")).lower()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -348,21 +348,21 @@ class Tempo:
                 _pympp(credential, quote.challenge, expires=quote.challenge.expires), dict(quote.request)
             )
         except Exception as error:
-            return await self._after_failure(error, wire.sent, store, verified, quote.network)
+            return await self._after_failure(error, wire, store, verified, quote.network)
         return Settled(receipt.reference.lower(), verified.payer)
 
     async def _after_failure(
-        self, error: Exception, sent: bool, store: "_ClaimStore", verified: Verified, network: Network
+        self, error: Exception, wire: _chain.Wire, store: "_ClaimStore", verified: Verified, network: Network
     ) -> Settled | Refused | Unknown | Unavailable:
         """What a failure of pympp's means. Once something was sent only the chain's answer counts."""
-        if sent and store.reference is not None:
+        if wire.sent and store.reference is not None:
             log.info("settlement failed after sending", extra={"reason": _cause(error)})
             found = await self.lookup(store.reference, verified.valid_before, network)
             if isinstance(found, Settled):
                 return Settled(found.reference, verified.payer)
             if isinstance(found, Never):
                 return Refused("verification-failed", f"The transaction did not settle: {found.reason}.")
-            return Unknown(_cause(error))
+            return Unknown(_cause(error), wire.refused)
         if store.failure is not None:
             raise store.failure
         if store.lost:
