@@ -32,7 +32,9 @@ from mpp_authz.methods import (
     _transactions,
     proof,
 )
-from mpp_authz.methods.tempo import GRACE, LONGEST_VALIDITY, Tempo
+from mpp_authz.methods._lookup import GRACE
+from mpp_authz.methods._pull import LONGEST_VALIDITY
+from mpp_authz.methods.tempo import Tempo
 from mpp_operator import sandbox
 
 DEAD = "http://127.0.0.1:9"  # the discard port: nobody listens
