@@ -45,59 +45,6 @@ def secrets_dir(tmp_path: Path, chain: Chain) -> Path:
     return tmp_path / "secrets"
 
 
-async def present(url: str, credential: str) -> tuple[int, dict[str, str], str]:
-    """Status, headers (lower case) and body; status 0 where the connection broke."""
-    limit = aiohttp.ClientTimeout(30)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=limit) as http,
-            http.get(url, headers={"Authorization": credential}) as answer,
-        ):
-            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.text()
-    except aiohttp.ClientError as error:
-        return 0, {}, repr(error)
-
-
-async def until_served(url: str, credential: str, limit: float = 20) -> tuple[float, list[int]]:
-    """Present a credential until it is answered, as a payer does who was told to; no answer may ask for money.
-
-    Gives the seconds it took and the statuses on the way.
-    """
-    began = time.monotonic()
-    statuses: list[int] = []
-    while True:
-        status, headers, text = await present(url, credential)
-        assert "www-authenticate" not in headers, (status, text)
-        assert status in (0, 200, 409, 503), (status, text)
-        statuses.append(status)
-        if status == 200:
-            assert "payment-receipt" in headers
-            return time.monotonic() - began, statuses
-        assert time.monotonic() - began < limit, statuses
-        await asyncio.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and ") Z " not in stat.read_text()
-
-
-async def until_gone(*pids: int, limit: float = 20) -> float:
-    """Seconds until none of them lives."""
-    began = time.monotonic()
-    while any(map(alive, pids)):
-        assert time.monotonic() - began < limit, [pid for pid in pids if alive(pid)]
-        await asyncio.sleep(0.02)
-    return time.monotonic() - began
-
-
-async def until_hit(upstream: upstreams.Upstream, hits: int, limit: float = 20) -> None:
-    """Wait until the upstream was asked that often."""
-    async with asyncio.timeout(limit):
-        while len(upstream.hits) < hits:  # noqa: ASYNC110 - the upstream has no event for it
-            await asyncio.sleep(0.01)
-
-
 @dataclass(frozen=True, slots=True)
 class Shop:
     """A gateway on the held node, and who pays whom there."""
@@ -160,7 +107,7 @@ async def test_authz_dies_while_it_settles_and_the_same_credential_is_served_onc
     place = await shop(f"kill {offer} {method} {where}", offer)
     credential = await traffic.credential(place.url(), chain, place.key)
     node.hold = (method, where)
-    asking = asyncio.create_task(until_served(place.url(), credential))
+    asking = asyncio.create_task(traffic.until_served(place.url(), credential))
     await asyncio.wait_for(node.held.wait(), 20)
 
     os.kill(place.gateway.ready["authzPid"], signal.SIGKILL)
@@ -171,7 +118,7 @@ async def test_authz_dies_while_it_settles_and_the_same_credential_is_served_onc
     node.release.set()  # what was on its way when it died gets there, too
     assert wallets.balance(chain, place.payee) == PRICE
     assert len(upstream.hits) == 1
-    status, headers, _ = await present(place.url(), credential)
+    status, headers, _ = await traffic.present(place.url(), credential)
     assert (status, "www-authenticate" in headers) == (403, False)
 
 
@@ -182,12 +129,12 @@ async def test_a_lost_answer_of_the_chain_is_503_and_the_same_credential_is_serv
     credential = await traffic.credential(place.url(), chain, place.key)
     node.lose_answer = True
 
-    status, headers, text = await present(place.url(), credential)
+    status, headers, text = await traffic.present(place.url(), credential)
 
     assert (status, "www-authenticate" in headers, "retry-after" in headers) == (503, False, True)
     assert "Present the same credential again; do not pay again." in text
     node.lose_answer = node.deaf = False
-    seconds, statuses = await until_served(place.url(), credential)
+    seconds, statuses = await traffic.until_served(place.url(), credential)
     print(f"served {seconds:.2f} s after the chain could be asked again, statuses {statuses}")
     assert wallets.balance(chain, place.payee) == PRICE
     assert (len(node.sent), len(upstream.hits)) == (1, 1)
@@ -212,11 +159,11 @@ async def test_envoy_dies_in_the_middle_of_an_answer_and_the_same_credential_get
             await answer.read()
 
     upstream.gate.set()
-    _, statuses = await until_served(url, credential)
+    _, statuses = await traffic.until_served(url, credential)
     print(f"served {time.monotonic() - killed:.2f} s after the kill, statuses {sorted(set(statuses))}")
     assert wallets.balance(chain, place.payee) == PRICE
     assert len(upstream.hits) == 2
-    status, headers, _ = await present(url, credential)
+    status, headers, _ = await traffic.present(url, credential)
     assert (status, "www-authenticate" in headers) == (403, False)
 
 
@@ -227,22 +174,22 @@ async def test_the_gateway_dies_and_another_one_on_its_state_serves_what_it_owed
     failing, waiting = "/shop/status?code=500", "/shop/gate"
     owed = await traffic.credential(place.url(failing), chain, place.key)
     cut = await traffic.credential(place.url(waiting), chain, place.key)
-    status, headers, _ = await present(place.url(failing), owed)
+    status, headers, _ = await traffic.present(place.url(failing), owed)
     assert (status, "payment-credit" in headers) == (500, True)
-    asking = asyncio.create_task(present(place.url(waiting), cut))
-    await until_hit(upstream, 2)
+    asking = asyncio.create_task(traffic.present(place.url(waiting), cut))
+    await traffic.until_hit(upstream, 2)
 
     place.gateway.process.kill()
-    gone = await until_gone(place.gateway.ready["envoyPid"], place.gateway.ready["authzPid"])
+    gone = await traffic.until_gone(place.gateway.ready["envoyPid"], place.gateway.ready["authzPid"])
     assert (await asking)[0] == 0
     began = time.monotonic()
     again = await shop("gateway", state_dir=place.gateway.state_dir)
     ready = time.monotonic() - began
 
     upstream.gate.set()
-    seconds, statuses = await until_served(again.url(waiting), cut)
+    seconds, statuses = await traffic.until_served(again.url(waiting), cut)
     print(f"children gone after {gone:.2f} s, ready after {ready:.2f} s, served after {seconds:.2f} s, {statuses}")
-    status, headers, _ = await present(again.url(failing), owed)
+    status, headers, _ = await traffic.present(again.url(failing), owed)
     assert (status, "payment-credit" in headers, len(upstream.hits)) == (500, True, 4)
     assert wallets.balance(chain, place.payee) == 2 * PRICE
 
@@ -253,15 +200,15 @@ async def test_the_gateway_dies_while_it_settles_and_another_one_on_its_state_en
     place = await shop("gateway settles")
     credential = await traffic.credential(place.url(), chain, place.key)
     node.hold = (held_rpc.SEND, "before")
-    asking = asyncio.create_task(present(place.url(), credential))
+    asking = asyncio.create_task(traffic.present(place.url(), credential))
     await asyncio.wait_for(node.held.wait(), 20)
 
     place.gateway.process.kill()
-    gone = await until_gone(place.gateway.ready["envoyPid"], place.gateway.ready["authzPid"])
+    gone = await traffic.until_gone(place.gateway.ready["envoyPid"], place.gateway.ready["authzPid"])
     assert (await asking)[0] == 0
     again = await shop("gateway settles", state_dir=place.gateway.state_dir)
 
-    _, statuses = await until_served(again.url(), credential)
+    _, statuses = await traffic.until_served(again.url(), credential)
     print(f"children gone after {gone:.2f} s, statuses {statuses}")
     node.release.set()
     assert gone < 5

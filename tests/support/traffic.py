@@ -16,10 +16,12 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 import mpp
+import upstreams
 import wallets
 from chain import Chain
 from mpp.methods.tempo import TempoAccount
@@ -97,6 +99,59 @@ async def credential(url: str, chain: Chain, key: str) -> str:
     return wallets.authorization(challenge, payload, proof.source(payer, chain.chain_id))
 
 
+async def present(url: str, credential: str) -> tuple[int, dict[str, str], str]:
+    """Status, headers (lower case) and body; status 0 where the connection broke."""
+    limit = aiohttp.ClientTimeout(30)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as http,
+            http.get(url, headers={"Authorization": credential}) as answer,
+        ):
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.text()
+    except aiohttp.ClientError as error:
+        return 0, {}, repr(error)
+
+
+async def until_served(url: str, credential: str, limit: float = 20) -> tuple[float, list[int]]:
+    """Present a credential until it is answered, as a payer does who was told to; no answer may ask for money.
+
+    Gives the seconds it took and the statuses on the way.
+    """
+    began = time.monotonic()
+    statuses: list[int] = []
+    while True:
+        status, headers, text = await present(url, credential)
+        assert "www-authenticate" not in headers, (status, text)
+        assert status in (0, 200, 409, 503), (status, text)
+        statuses.append(status)
+        if status == 200:
+            assert "payment-receipt" in headers
+            return time.monotonic() - began, statuses
+        assert time.monotonic() - began < limit, statuses
+        await asyncio.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and ") Z " not in stat.read_text()
+
+
+async def until_gone(*pids: int, limit: float = 20) -> float:
+    """Seconds until none of them lives."""
+    began = time.monotonic()
+    while any(map(alive, pids)):
+        assert time.monotonic() - began < limit, [pid for pid in pids if alive(pid)]
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def until_hit(upstream: upstreams.Upstream, hits: int, limit: float = 20) -> None:
+    """Wait until the upstream was asked that often."""
+    async with asyncio.timeout(limit):
+        while len(upstream.hits) < hits:  # noqa: ASYNC110 - the upstream has no event for it
+            await asyncio.sleep(0.01)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What one request of the traffic got. Moments are seconds of the loop's clock."""
@@ -109,6 +164,7 @@ class Answer:
     asked: bool  # it carries a challenge
     receipt: bool
     text: str  # of the body's beginning, or of the error
+    credential: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +235,11 @@ class Traffic:
             while not condition():  # noqa: ASYNC110 - the answers come from other tasks
                 await asyncio.sleep(0.01)
 
+    async def asked(self, price: int) -> Answer:
+        """The first answer that asks for a price; waits for it."""
+        await self.until(lambda: any(answer.price == price for answer in self.looked))
+        return min((answer for answer in self.looked if answer.price == price), key=lambda answer: answer.got)
+
     async def for_seconds(self, seconds: float) -> None:
         """Let it go on: the traffic is what takes this long."""
         wanted = self.sent + round(seconds * self.rate)
@@ -221,7 +282,10 @@ class Traffic:
             if len(self._quotes) < self.paying * (self.hold + 1):
                 key = self.payers[self.sent % len(self.payers)]
                 self._quotes.append(_Quote(got, price, wallets.sign(self.chain, wallets.challenge_of(asks), key)))
-        self.answers.append(Answer(sent, got, found is not None, price, status, bool(asks), receipt, text[:200]))
+        credential = found.credential if found else ""
+        self.answers.append(
+            Answer(sent, got, found is not None, price, status, bool(asks), receipt, text[:200], credential)
+        )
 
 
 @contextlib.asynccontextmanager
