@@ -57,6 +57,7 @@ def key_problems(value: Any, field: str = "") -> Iterator[Problem]:
 
 
 def invalid(field: str, message: str) -> Problem:
+    """The problem of a field that is wrong by itself, whatever the gateway's terms are."""
     return Problem(Reason.INVALID_SPEC, field, message)
 
 
@@ -72,6 +73,7 @@ def shown(value: Any) -> str:
 
 
 def kind(value: Any) -> str:
+    """What sort of thing YAML read, without the thing: it may be a secret."""
     match value:
         case None:
             return "null"

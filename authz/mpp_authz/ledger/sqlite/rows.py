@@ -51,10 +51,12 @@ QUERIES: Final = {
 
 
 def row_of(payment: Payment) -> tuple[Any, ...]:
+    """The values of COLUMNS."""
     return (payment.id, payment.state.value, *binding_of(payment.binding), *_rest_of(payment))
 
 
 def payment_of(row: Sequence[Any]) -> Payment:
+    """What `row_of` made a row of."""
     values = list(row)
     for at in _FLAGS:
         values[at] = bool(values[at])
