@@ -1,6 +1,7 @@
 """Unmodified clients pay through a real Envoy, on a real chain: the payee's balance says what was paid."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -393,6 +394,43 @@ def test_the_gateways_own_buyer_looks_first_and_then_pays_once(place: Place) -> 
     assert '"status": "success"' in bought.stderr
     assert place.chain.buyer_key.removeprefix("0x") not in bought.stderr
     assert (place.paid(), [hit.body for hit in place.hits]) == (PRICE, [b"please", b"please"])
+
+
+def test_the_gateways_own_buyer_proves_an_address(place: Place) -> None:
+    bought = buy(place, place.url("/known"))
+
+    assert bought.returncode == 0, bought.stderr
+    assert (place.paid(), place.hits[0].headers["x-mpp-payer"]) == (0, place.chain.buyer.lower())
+
+
+def test_the_gateways_own_buyer_keeps_the_apis_own_token(shop: Shop) -> None:
+    place = shop.place("bearer")
+    before = place.paid()
+
+    bought = buy(place, place.url(), "-H", f"Authorization: Bearer {BEARER}")
+
+    assert (bought.returncode, place.paid() - before) == (0, PRICE), bought.stderr
+    assert place.hits[-1].headers["authorization"] == f"Bearer {BEARER}"
+
+
+def test_what_the_operator_is_shown_of_payments_holds_no_credential(place: Place) -> None:
+    credentials = [place.sign(), place.push()]
+    for credential in credentials:
+        place.ask(credential=credential)
+    command = [
+        sys.executable,
+        "-m",
+        "mpp_operator.cli",
+        "payments",
+        "--state-dir",
+        str(place.shop.gateway.state_dir),
+    ]
+
+    shown = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60, check=True).stdout
+
+    listed = {row["id"]: row for row in json.loads(shown)["payments"]}
+    assert {listed[places.challenge_id(credential)]["mode"] for credential in credentials} == {"pull", "push"}
+    assert not [secret for secret in place.shop.secrets if secret in shown]
 
 
 # --- the witness of these tests ------------------------------------------------------------------------
