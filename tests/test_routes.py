@@ -53,14 +53,14 @@ def many(count: int, per_service: int = 10) -> ir.Gateway:
 def test_every_route_says_what_both_lanes_do() -> None:
     for name, gateway in irs.examples().items():
         for route in every_route(rendered(gateway)):
-            assert {wire.PAYING_FILTER, wire.MINTING_FILTER} <= set(route["typed_per_filter_config"]), name
+            assert wire.PRICED_FILTERS in route["typed_per_filter_config"], name
 
 
 def test_only_a_priced_route_has_a_check_and_its_context_is_its_key() -> None:
     gateway = irs.examples()["priced-and-free-routes"]
 
     found = {
-        route["name"]: route["typed_per_filter_config"][wire.PAYING_FILTER].get("check_settings")
+        route["name"]: route["typed_per_filter_config"][wire.PRICED_FILTERS].get("check_settings")
         for route in every_route(rendered(gateway))
     }
 

@@ -167,7 +167,7 @@ def test_a_check_request_is_read_as_it_is() -> None:
             "payment-authorization": "Payment b",
             "accept-payment": "tempo/*",
             "idempotency-key": "k",
-            "x-forwarded-proto": "https",
+            "mpp-forwarded-proto": "https",
         },
     )
 

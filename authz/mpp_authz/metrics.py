@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from mpp_authz.ledger import Payment, State
-from mpp_authz.wire import MINTING_FILTER, PAYING_FILTER
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ MAX_SERVICES: Final = 500
 #: Distinct slugs (reasons, results, methods) a label keeps.
 MAX_SLUGS: Final = 64
 #: The lanes by the name of the filter that asks.
-LANES: Final = {PAYING_FILTER: "paying", MINTING_FILTER: "minting"}
+LANES: Final = ("paying", "minting")
 
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,47}")
 _SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}/[a-z0-9][a-z0-9.-]{0,252}")
@@ -97,7 +96,7 @@ class Metrics:
     def check(self, lane: str, result: str, seconds: float) -> None:
         """A Check was answered. `lane` is "paying" or "minting", `result` a slug ("challenged", "allowed", or that
         of a problem)."""
-        known = lane if lane in LANES.values() else OTHER
+        known = lane if lane in LANES else OTHER
         self._checks.labels(known, self._slug["result"](result)).inc()
         self._check_seconds.labels(known).observe(seconds)
 

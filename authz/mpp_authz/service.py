@@ -77,7 +77,7 @@ def read(message: Any, data_plane: str = "") -> Request:
         payment_authorization=headers.get(wire.CREDENTIAL_HEADER),
         accept_payment=headers.get("accept-payment"),
         idempotency_key=headers.get("idempotency-key"),
-        forwarded_proto=headers.get("x-forwarded-proto"),
+        forwarded_proto=headers.get(wire.FORWARDED_PROTO),
         body=http.raw_body or None,
         data_plane=data_plane,
     )

@@ -14,9 +14,14 @@ ROUTE_CONTEXT: Final = "route"
 #: gRPC initial metadata of every Check: the instance id of the Envoy that asks (its `node.id`).
 DATA_PLANE_METADATA: Final = "x-mpp-data-plane"
 
-#: The two ext_authz filters of the chain, by name. Per-route settings are keyed by these.
-PAYING_FILTER: Final = "mpp.paying"  # requests that carry a Payment credential
-MINTING_FILTER: Final = "mpp.minting"  # requests that carry none
+#: The one name of all filters that matter only where authz is asked, its own two (a lane for requests that carry a
+#: Payment credential, one for the others) among them. Per-route settings are keyed by it; a free route switches
+#: them off by it.
+PRICED_FILTERS: Final = "mpp.priced"
+
+#: What a proxy that ends TLS for us said in X-Forwarded-Proto. Envoy sets it for peers of `terminatedBy` only,
+#: drops a client's own, and tells no upstream.
+FORWARDED_PROTO: Final = "mpp-forwarded-proto"
 
 #: An `authorization` value that carries a Payment credential, also behind another scheme: Envoy joins two
 #: Authorization lines with a comma. The one predicate for choosing the lane and for stripping.

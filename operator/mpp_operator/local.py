@@ -465,7 +465,7 @@ class Machine:
             address=config.listen.address,
             port=self.port,
             tls=_certificate(inputs, self.options.config),
-            trusted_hops=1 if config.tls is not None and config.tls.terminated_by else 0,
+            terminated_by=config.tls.terminated_by if config.tls is not None else (),
             admin_socket=str(self.state.sockets / "admin.sock"),
             authz_sockets=(str(self.state.sockets / "authz.sock"),),
             config_dir=str(self.state.config.relative_to(self.state.root)),

@@ -44,6 +44,22 @@ _UPSTREAM_PAYMENT: Final = (
     "x-payment-response",
 )
 
+#: A client's headers that no upstream gets, on any route. The router takes them off after all filters.
+REQUEST_ONLY: Final = (
+    # Payment is between the client and us.
+    wire.CREDENTIAL_HEADER,
+    "accept-payment",
+    "payment-signature",
+    "x-payment",
+    # They would let a client pay for one request and have the upstream answer another.
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+    # Said to authz only.
+    wire.FORWARDED_PROTO,
+)
+
 #: A guard's regular expression names at most this many paths, so that no program grows without bound.
 _GUARD_PATHS: Final = 40
 
@@ -53,8 +69,8 @@ _EXT_AUTHZ: Final = f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
 _CORS: Final = f"{_TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy"
 _CORS_FILTER: Final = "envoy.filters.http.cors"
 _ANY_ORIGIN: Final = ("*",)
-_LANES: Final = (wire.PAYING_FILTER, wire.MINTING_FILTER)
-_FREE: Final = {lane: {"@type": _EXT_AUTHZ, "disabled": True} for lane in _LANES}
+#: Nothing is free by omission: a route that does not say this is asked about.
+_FREE: Final = {wire.PRICED_FILTERS: {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}}
 
 
 def render(gateway: ir.Gateway) -> dict[str, str]:
@@ -77,6 +93,8 @@ def render(gateway: ir.Gateway) -> dict[str, str]:
     resource = (
         f'{{"@type":"{_TYPE}envoy.config.route.v3.RouteConfiguration","name":"{ROUTE_CONFIGURATION}",'
         f'"max_direct_response_body_size_bytes":1048576,'
+        # A service's own headers are set after these removals, not before them.
+        f'"most_specific_header_mutations_wins":true,"request_headers_to_remove":{_json(REQUEST_ONLY)},'
         f'"response_headers_to_remove":{_json(_UPSTREAM_PAYMENT)},"virtual_hosts":[{",".join(texts)}]}}'
     )
     version = hashlib.sha256(resource.encode()).hexdigest()[:16]
@@ -162,7 +180,7 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
         }
     if service.retries.attempts > 0:
         action["retry_policy"] = _retries(service.retries, streaming=route.streaming)
-    filters: dict[str, Any] = dict(_FREE) if route.price is None else _lanes(route)
+    filters: dict[str, Any] = dict(_FREE) if route.price is None else {wire.PRICED_FILTERS: _check(route)}
     if service.cors_origins != _ANY_ORIGIN:
         filters[_CORS_FILTER] = _cors(service.cors_origins)
     document: dict[str, Any] = {
@@ -185,8 +203,8 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
     return document
 
 
-def _lanes(route: ir.Route) -> dict[str, Any]:
-    """The Check of a priced route, the same in both lanes: its key, and the body where the body is bound."""
+def _check(route: ir.Route) -> dict[str, Any]:
+    """The Check of a priced route: its key, and the body where the body is bound."""
     settings: dict[str, Any] = {"context_extensions": {wire.ROUTE_CONTEXT: route.key}}
     if route.price is None or route.price.digest_max_bytes is None:
         settings["disable_request_body_buffering"] = True
@@ -196,7 +214,7 @@ def _lanes(route: ir.Route) -> dict[str, Any]:
             "max_request_bytes": route.price.digest_max_bytes,
             "pack_as_bytes": True,  # Envoy takes this one from the filter (measured); said here, too
         }
-    return {lane: {"@type": _EXT_AUTHZ, "check_settings": settings} for lane in _LANES}
+    return {"@type": _EXT_AUTHZ, "check_settings": settings}
 
 
 def _longest_stream(service: ir.Service, route: ir.Route) -> float:
