@@ -122,11 +122,39 @@ async def test_authz_is_killed_under_traffic_and_every_payer_is_served(
         await load.for_seconds(1)
 
     print(f"serves again after {back:.2f} s; {load.figures()}")
-    # A Check without a credential waits two seconds at most; one with a credential waits for the successor.
-    assert [
-        answer for answer in load.wrong() if answer.paid or (answer.status, answer.asked) != (503, False)
-    ] == []
-    assert wallets.balance(chain, payee) == load.revenue() == PRICE * len(load.paid)
+    # A Check without a credential waits two seconds at most, one with a credential waits for the successor. One
+    # that was let through at the very moment of the death is busy until its lease ends: nobody knows whether Envoy
+    # heard of it.
+    assert {(answer.status, answer.asked) for answer in load.looked} <= {(402, True), (503, False)}
+    assert {(answer.status, answer.asked) for answer in load.paid} <= {(200, False), (409, False)}
+    assert wallets.balance(chain, payee) == PRICE * len(load.paid)
+
+
+async def test_envoy_is_killed_under_traffic_and_every_payment_is_served_once(
+    start_gateway: gateway_process.Start, chain: Chain, upstream: upstreams.Upstream
+) -> None:
+    payee = wallets.payee("envoy killed")
+    payers = [wallets.funded(chain, f"envoy killed {number}")[1] for number in range(3)]
+    gateway = await asyncio.to_thread(
+        start_gateway,
+        {"shop.yaml": traffic.service(upstream.port, payee, PRICE)},
+        config=traffic.network(chain.rpc_url),
+    )
+    url = f"{gateway.url}/shop/thing"
+
+    async with traffic.running(url, chain, payers) as load:
+        killed = time.monotonic()
+        os.kill(gateway.ready["envoyPid"], signal.SIGKILL)
+        await load.until(lambda: any(answer.sent > killed and answer.status == 402 for answer in load.looked))
+        gap = min(answer.got for answer in load.looked if answer.sent > killed and answer.status == 402) - killed
+        await load.for_seconds(1)
+
+    cut = [answer.credential for answer in load.paid if answer.status != 200]
+    for credential in cut:
+        await traffic.until_served(url, credential)
+    print(f"no answer for {gap:.2f} s; {len(cut)} of {len(load.paid)} payments were cut and served afterwards")
+    assert not any(answer.asked for answer in load.paid)
+    assert wallets.balance(chain, payee) == PRICE * len(load.paid)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
