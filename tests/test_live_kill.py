@@ -140,6 +140,20 @@ async def test_a_lost_answer_of_the_chain_is_503_and_the_same_credential_is_serv
     assert (len(node.sent), len(upstream.hits)) == (1, 1)
 
 
+async def test_a_payment_whose_node_went_silent_is_found_through_the_network_as_it_is_now(
+    shop: Open, chain: Chain, node: held_rpc.Node
+) -> None:
+    place = await shop("moved")
+    credential = await traffic.credential(place.url(), chain, place.key)
+    node.lose_answer = True
+    assert (await traffic.present(place.url(), credential))[0] == 503
+
+    place.gateway.edit("gateway.yaml", traffic.network(chain.rpc_url))
+
+    await traffic.until_served(place.url(), credential)
+    assert wallets.balance(chain, place.payee) == PRICE
+
+
 @pytest.mark.parametrize("path", ["/shop/big?size=50000000", "/shop/stream"], ids=["a body", "a stream"])
 async def test_envoy_dies_in_the_middle_of_an_answer_and_the_same_credential_gets_it_whole(
     path: str, shop: Open, chain: Chain, upstream: upstreams.Upstream

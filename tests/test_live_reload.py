@@ -1,6 +1,7 @@
 """Changes under traffic, everything real: a price, services that come and go, edits that are wrong."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -57,6 +58,35 @@ async def test_a_price_changes_under_traffic_and_every_quote_is_honoured(
     assert load.rates() > (45, 0)
     assert load.rates()[1] >= 10
     assert max(asked_old, asked_new) < SOON
+    assert wallets.balance(chain, payee) == load.revenue()
+
+
+async def test_of_many_edits_the_last_one_counts_and_no_request_fails(
+    start_gateway: gateway_process.Start, chain: Chain, upstream: upstreams.Upstream
+) -> None:
+    payee = wallets.payee("many edits")
+    _, key = wallets.funded(chain, "many edits")
+    gateway = await start(start_gateway, chain, {"shop.yaml": traffic.service(upstream.port, payee, OLD)})
+
+    async with traffic.running(f"{gateway.url}/shop/thing", chain, [key]) as load:
+        for change in range(40):
+            others = [
+                traffic.service(upstream.port, payee, OLD + change, name=f"other-{number}")
+                for number in range(change % 5)
+            ]
+            shop = traffic.service(upstream.port, payee, OLD + change)
+            gateway.edit("shop.yaml", "---\n".join([shop, *others]))
+            await load.for_seconds(0.04)
+        os.unlink(gateway.folder / "shop.yaml")
+        await asyncio.to_thread(gateway.said, "shop.yaml: expected a file we can read")
+        gateway.edit("shop.yaml", traffic.service(upstream.port, payee, NEW))
+        last = await load.asked(NEW)
+        await load.until(lambda: any(answer.price == NEW for answer in load.paid))
+
+    prices = sorted({answer.price for answer in load.looked})
+    print(f"{len(prices)} prices were asked for; {load.figures()}")
+    assert load.wrong() == []
+    assert {answer.price for answer in load.looked if answer.sent > last.got} == {NEW}
     assert wallets.balance(chain, payee) == load.revenue()
 
 
