@@ -21,6 +21,8 @@ from chain import Chain
 pytestmark = [pytest.mark.payments, pytest.mark.timeout(120)]
 
 PRICE = 1000
+#: A payer is told soon that nobody knows.
+IMPATIENT = "settleWait: 1s\n"
 SPONSORED = ", modes: [pull], feePayer: {secretRef: {name: sponsor, key: key}, minBalance: '0.000001'}"
 
 
@@ -58,7 +60,9 @@ class Shop:
 
 
 class Open(Protocol):
-    async def __call__(self, name: str, offer: str = "", state_dir: Path | None = None) -> Shop: ...
+    async def __call__(
+        self, name: str, offer: str = "", *, config: str = "", state_dir: Path | None = None
+    ) -> Shop: ...
 
 
 @pytest.fixture
@@ -71,12 +75,12 @@ def shop(
 ) -> Open:
     """Opens shops, each with a payee and a payer of its own."""
 
-    async def start(name: str, offer: str = "", state_dir: Path | None = None) -> Shop:
+    async def start(name: str, offer: str = "", *, config: str = "", state_dir: Path | None = None) -> Shop:
         payee, (_, key) = wallets.payee(name), wallets.funded(chain, name)
         gateway = await asyncio.to_thread(
             start_gateway,
             {"shop.yaml": traffic.service(upstream.port, payee, PRICE, offer=offer)},
-            config=traffic.network(node.url),
+            config=traffic.network(node.url) + config,
             arguments=("--secrets-dir", str(secrets_dir)),
             state_dir=state_dir,
         )
@@ -125,7 +129,7 @@ async def test_authz_dies_while_it_settles_and_the_same_credential_is_served_onc
 async def test_a_lost_answer_of_the_chain_is_503_and_the_same_credential_is_served(
     shop: Open, chain: Chain, node: held_rpc.Node, upstream: upstreams.Upstream
 ) -> None:
-    place = await shop("lost answer")
+    place = await shop("lost answer", config=IMPATIENT)
     credential = await traffic.credential(place.url(), chain, place.key)
     node.lose_answer = True
 
@@ -143,12 +147,12 @@ async def test_a_lost_answer_of_the_chain_is_503_and_the_same_credential_is_serv
 async def test_a_payment_whose_node_went_silent_is_found_through_the_network_as_it_is_now(
     shop: Open, chain: Chain, node: held_rpc.Node
 ) -> None:
-    place = await shop("moved")
+    place = await shop("moved", config=IMPATIENT)
     credential = await traffic.credential(place.url(), chain, place.key)
     node.lose_answer = True
     assert (await traffic.present(place.url(), credential))[0] == 503
 
-    place.gateway.edit("gateway.yaml", traffic.network(chain.rpc_url))
+    place.gateway.edit("gateway.yaml", traffic.network(chain.rpc_url) + IMPATIENT)
 
     await traffic.until_served(place.url(), credential)
     assert wallets.balance(chain, place.payee) == PRICE
