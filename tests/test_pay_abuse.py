@@ -431,6 +431,13 @@ def test_a_transfer_of_another_amount_is_refused_before_it_is_made(place: Place,
     assert (answer.status_code, place.hits, place.paid()) == (402, [], 0)
 
 
+def test_a_clients_own_request_id_is_not_believed(place: Place) -> None:
+    """authz knows a request by it: a client that chose it could end somebody else's delivery."""
+    place.ask(credential=place.sign(), headers={"X-Request-Id": "mine"})
+
+    assert place.hits[0].headers["x-request-id"] != "mine"
+
+
 def test_a_head_request_is_no_free_look(place: Place) -> None:
     assert place.ask(method="HEAD").status_code == 402
 

@@ -10,6 +10,7 @@ import contextlib
 import glob
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,35 @@ class _Reader:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+#: Requests remembered by `_Calls`, each way. Envoy tells of an end within milliseconds.
+_REMEMBERED: Final = 8192
+
+
+@dataclass(slots=True)
+class _Calls:
+    """Requests that were let through, and requests that ended without an answer, by Envoy's request id: what is
+    heard of first waits here for the other. A hint that saves the time of a lease, no witness."""
+
+    through: OrderedDict[str, tuple[str, int]] = field(default_factory=OrderedDict)  # -> payment, attempt
+    unanswered: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    def let_through(self, request: str, payment: str, attempt: int) -> bool:
+        if request in self.unanswered:
+            return False
+        self.through[request] = payment, attempt
+        if len(self.through) > _REMEMBERED:
+            self.through.popitem(last=False)
+        return True
+
+    def ended(self, request: str) -> tuple[str, int] | None:
+        found = self.through.pop(request, None)
+        if found is None:
+            self.unanswered[request] = None
+            if len(self.unanswered) > _REMEMBERED:
+                self.unanswered.popitem(last=False)
+        return found
+
+
 @dataclass(slots=True)
 class Closer:
     """Turns news into states."""
@@ -59,6 +89,7 @@ class Closer:
     ledger: Ledger
     outcomes: Path | None  # folder of outcome files; None: there is no second witness here
     metrics: Metrics
+    _calls: _Calls = field(default_factory=_Calls)
     _readers: dict[int, _Reader] = field(default_factory=dict)  # by inode: files are renamed while we read
 
     async def record(self, entry: Entry) -> None:
@@ -80,6 +111,23 @@ class Closer:
         written = await advance(self.ledger, row, lambda r: transitions.ended(r, outcome, now))
         if written is not None:
             self._count(written, "delivered" if outcome.delivered else "undelivered")
+
+    def let_through(self, request: str, payment: str, attempt: int) -> bool:
+        """Note that a Check lets this request through. False: the request has ended already, without an answer."""
+        return not request or self._calls.let_through(request, payment, attempt)
+
+    async def unanswered(self, request: str) -> None:
+        """A request ended before its Check's answer came, as far as Envoy knows: it had no payment. Where that
+        answer let it through, nothing reached the upstream all the same."""
+        found = self._calls.ended(request)
+        if found is not None:
+            await self.not_sent(*found)
+
+    async def not_sent(self, payment: str, attempt: int) -> None:
+        """Take an attempt back of which nothing reached the upstream."""
+        row = await self.ledger.get(payment)
+        if row is not None:
+            await advance(self.ledger, row, lambda r: transitions.not_sent(r, attempt))
 
     async def read(self, data_plane: str) -> bool:
         """Read what one Envoy wrote to its end. True: that Envoy is gone and will write no more."""

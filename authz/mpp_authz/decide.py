@@ -90,10 +90,15 @@ class Gate:
         except asyncio.CancelledError:
             self._abandon(task, waiter)
             raise
-        if task.done():
-            return task.result()
-        self._abandon(task, waiter)
-        return verdicts.unknown()
+        if not task.done():
+            self._abandon(task, waiter)
+            return verdicts.unknown()
+        verdict = task.result()
+        if isinstance(verdict, Allow) and not self.closer.let_through(
+            request.id, verdict.payment, verdict.attempt
+        ):
+            self.settler.shielded(self.closer.not_sent(verdict.payment, verdict.attempt))
+        return verdict
 
     def _abandon(self, task: "asyncio.Task[Verdict]", waiter: Waiter) -> None:
         waiter.gone = True
@@ -107,9 +112,7 @@ class Gate:
                 await advance(self.ledger, row, transitions.check_ended)
         verdict = await task
         if isinstance(verdict, Allow):
-            row = await self.ledger.get(verdict.payment)
-            if row is not None:
-                await advance(self.ledger, row, lambda r: transitions.not_sent(r, verdict.attempt))
+            await self.closer.not_sent(verdict.payment, verdict.attempt)
 
     async def _guarded(self, request: Request, waiter: Waiter) -> Verdict:
         try:

@@ -44,7 +44,8 @@ _FLAGS: Final = {
 
 
 class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc] # no stubs for xds-protos
-    """`envoy.service.accesslog.v3.AccessLogService`: entries of paid requests only, unbuffered."""
+    """`envoy.service.accesslog.v3.AccessLogService`: entries of paid requests, and of those that ended without an
+    answer, unbuffered."""
 
     def __init__(self, closer: Closer) -> None:
         self._closer = closer
@@ -78,6 +79,8 @@ class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc] # 
             entry = read(logged)
             if entry is not None:
                 await self._closer.record(entry)
+            elif logged.request.request_id and logged.common_properties.access_log_type == _ENDED:
+                await self._closer.unanswered(logged.request.request_id)
         except LedgerUnavailable as error:
             # The outcome file has it too, and is read at the end of the lease.
             log.error("outcome not recorded", extra={"error": str(error)})

@@ -38,6 +38,7 @@ class Request:
     forwarded_proto: str | None = None
     body: bytes | None = field(default=None, repr=False)  # None: the route does not bind it
     data_plane: str = ""
+    id: str = ""  # Envoy's, made anew for every request
 
     @property
     def digest(self) -> str | None:

@@ -80,6 +80,7 @@ def read(message: Any, data_plane: str = "") -> Request:
         forwarded_proto=headers.get(wire.FORWARDED_PROTO),
         body=http.raw_body or None,
         data_plane=data_plane,
+        id=headers.get("x-request-id", ""),
     )
 
 

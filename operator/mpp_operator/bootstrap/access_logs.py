@@ -33,24 +33,46 @@ _REQUEST_LOG: Final = {
 
 
 def build(settings: BootstrapSettings) -> list[accesslog.AccessLog]:
-    ended = accesslog.AccessLogFilter(
-        log_type_filter=accesslog.LogTypeFilter(types=[entries.AccessLogType.DownstreamEnd])
-    )
     return [
-        accesslog.AccessLog(name="outcomes", filter=_paid(), typed_config=messages.packed(_service(settings))),
+        accesslog.AccessLog(name="outcomes", filter=_told(), typed_config=messages.packed(_service(settings))),
         accesslog.AccessLog(
             name="outcome-file",
-            filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[_paid(), ended])),
+            filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[_paid(), _ended()])),
             typed_config=messages.packed(
                 file.FileAccessLog(path=settings.outcomes_file, log_format=_lines(wire.OUTCOME_FORMAT))
             ),
         ),
         accesslog.AccessLog(
             name="stdout",
-            filter=ended,
+            filter=_ended(),
             typed_config=messages.packed(stream.StdoutAccessLog(log_format=_lines(_REQUEST_LOG))),
         ),
     ]
+
+
+def _told() -> accesslog.AccessLogFilter:
+    """Paid requests, also while they go on, and those that ended without an answer or whose Check was given up:
+    authz may have let one through that was gone by then, and nothing else tells it."""
+    unanswered = [
+        accesslog.AccessLogFilter(
+            status_code_filter=accesslog.StatusCodeFilter(
+                comparison=accesslog.ComparisonFilter(
+                    op=accesslog.ComparisonFilterOp.EQ,
+                    value=core.RuntimeUInt32(default_value=status, runtime_key=f"mpp.unanswered_{status}"),
+                )
+            )
+        )
+        for status in (0, 503)
+    ]
+    either = accesslog.AccessLogFilter(or_filter=accesslog.OrFilter(filters=unanswered))
+    over = accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[_ended(), either]))
+    return accesslog.AccessLogFilter(or_filter=accesslog.OrFilter(filters=[_paid(), over]))
+
+
+def _ended() -> accesslog.AccessLogFilter:
+    return accesslog.AccessLogFilter(
+        log_type_filter=accesslog.LogTypeFilter(types=[entries.AccessLogType.DownstreamEnd])
+    )
 
 
 def _paid() -> accesslog.AccessLogFilter:

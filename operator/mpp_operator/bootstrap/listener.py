@@ -91,7 +91,10 @@ def _connection_manager(
             scheme_to_overwrite="http" if settings.tls is None else "https"
         ),
         # A private address is no reason to believe a client's x-envoy-* headers.
-        internal_address_config=hcm.HttpConnectionManagerInternalAddressConfig(),
+        internal_address_config=hcm.HttpConnectionManagerInternalAddressConfig(
+            # No client's: an empty list means the private addresses (measured), and their x-request-id would stay.
+            cidr_ranges=[core.CidrRange(address_prefix="255.255.255.255", prefix_len=32)]
+        ),
         server_header_transformation=hcm.HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         request_headers_timeout=messages.seconds(10),
         stream_idle_timeout=messages.seconds(300),
