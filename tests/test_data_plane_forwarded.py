@@ -83,9 +83,8 @@ async def test_a_client_cannot_claim_tls_by_the_scheme_of_http2(tmp_path: Path) 
             while not status:
                 events = connection.receive_data(await reader.read(65_536))
                 answers = [event for event in events if isinstance(event, h2.events.ResponseReceived)]
-                status += [
-                    str(value) for event in answers for name, value in event.headers or () if name == ":status"
-                ]
+                heads = [[(str(name), str(value)) for name, value in event.headers or ()] for event in answers]
+                status += [dict(head)[":status"] for head in heads]
         writer.close()
 
         assert status == ["402"]

@@ -106,11 +106,28 @@ def test_a_free_stream_is_bounded_by_request_and_upload() -> None:
 def test_a_streaming_route_has_an_idle_timeout_only() -> None:
     route = irs.priced("r", irs.ANYTHING, streaming=True)
 
-    found = served(irs.gateway(irs.service(route, retries=irs.RETRIES)))
+    retries = replace(irs.RETRIES, attempts=1)
+
+    found = served(irs.gateway(irs.service(route, retries=retries)))
 
     assert (found["route"]["timeout"], found["route"]["idle_timeout"]) == ("0s", "300s")
     assert "max_stream_duration" not in found["route"]
     assert "per_try_timeout" not in found["route"]["retry_policy"]
+
+
+def test_the_usual_retries_are_said_once_by_the_virtual_host() -> None:
+    usual = replace(irs.RETRIES, per_try=None)
+
+    gateway = irs.gateway(irs.service(irs.free("r", irs.ANYTHING), retries=usual))
+
+    assert "retry_policy" not in served(gateway)["route"]
+    assert rendered(gateway)[0]["retry_policy"]["num_retries"] == 2
+
+
+def test_a_service_without_retries_hides_the_virtual_hosts() -> None:
+    found = served(irs.gateway(irs.service(irs.free("r", irs.ANYTHING), retries=irs.NO_RETRIES)))
+
+    assert found["route"]["retry_policy"] == {}
 
 
 def test_two_services_at_one_base_path_of_a_host_are_refused() -> None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -69,6 +70,9 @@ _EXT_AUTHZ: Final = f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
 _CORS: Final = f"{_TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy"
 _CORS_FILTER: Final = "envoy.filters.http.cors"
 _ANY_ORIGIN: Final = ("*",)
+#: Said once by a virtual host, and by the routes that want something else: a third of a route's text, else.
+#: It is what a PaidService that says nothing gets.
+_USUAL_RETRIES: Final = ir.Retries(2, ("connect-failure", "refused-stream", "reset-before-request"), None)
 #: Nothing is free by omission: a route that does not say this is asked about.
 _FREE: Final = {wire.PRICED_FILTERS: {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}}
 
@@ -133,6 +137,7 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
     )
     return (
         f'{{"domains":{_json(list(hosts))},"matcher":{matcher},"name":{_json(hosts[0])},'
+        f'"retry_policy":{_json(_retries(_USUAL_RETRIES))},'
         f'"typed_per_filter_config":{_json({_CORS_FILTER: _cors(_ANY_ORIGIN)})}}}'
     )
 
@@ -142,7 +147,7 @@ def _service(service: ir.Service) -> tuple[str | None, str]:
     """What a service answers at its basePath itself (None: nothing), and below it: `on_match` of the matcher."""
     at_base = [_route(service, route, at_base=True) for route in service.routes if _is_root(route.path)]
     below = [_route(service, route, at_base=False) for route in service.routes]
-    cors = {} if service.cors_origins == _ANY_ORIGIN else {_CORS_FILTER: _cors(service.cors_origins)}
+    cors = _own_cors(service)
     name = f"{service.namespace}/{service.name}"
     root_methods = _methods(route for route in service.routes if _is_root(route.path))
     if root_methods:
@@ -178,11 +183,13 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
             "timeout": clusters.seconds(service.timeouts.request),
             "max_stream_duration": {"max_stream_duration": clusters.seconds(_longest_stream(service, route))},
         }
-    if service.retries.attempts > 0:
-        action["retry_policy"] = _retries(service.retries, streaming=route.streaming)
+    retries = replace(service.retries, per_try=None) if route.streaming else service.retries
+    if retries.attempts == 0:
+        action["retry_policy"] = {}  # hides the virtual host's
+    elif retries != _USUAL_RETRIES:
+        action["retry_policy"] = _retries(retries)
     filters: dict[str, Any] = dict(_FREE) if route.price is None else {wire.PRICED_FILTERS: _check(route)}
-    if service.cors_origins != _ANY_ORIGIN:
-        filters[_CORS_FILTER] = _cors(service.cors_origins)
+    filters |= _own_cors(service)
     document: dict[str, Any] = {
         "name": route.key,
         "match": match,
@@ -224,7 +231,7 @@ def _longest_stream(service: ir.Service, route: ir.Route) -> float:
     return max(1.0, route.price.lease - LEASE_MARGIN_SECONDS)
 
 
-def _retries(retries: ir.Retries, *, streaming: bool) -> dict[str, Any]:
+def _retries(retries: ir.Retries) -> dict[str, Any]:
     policy: dict[str, Any] = {
         "retry_on": ",".join(retries.on),
         "num_retries": retries.attempts,
@@ -239,7 +246,7 @@ def _retries(retries: ir.Retries, *, streaming: bool) -> dict[str, Any]:
         ],
         "host_selection_retry_max_attempts": "3",
     }
-    if retries.per_try is not None and not streaming:
+    if retries.per_try is not None:
         policy["per_try_timeout"] = clusters.seconds(retries.per_try)
     return policy
 
@@ -400,8 +407,13 @@ def _preflight(service: ir.Service) -> dict[str, Any]:
             ],
         },
         "route": {"cluster": service.cluster},
-        "typed_per_filter_config": {**_FREE, _CORS_FILTER: _cors(service.cors_origins)},
+        "typed_per_filter_config": {**_FREE, **_own_cors(service)},
     }
+
+
+def _own_cors(service: ir.Service) -> dict[str, Any]:
+    """What the virtual host does not say already."""
+    return {} if service.cors_origins == _ANY_ORIGIN else {_CORS_FILTER: _cors(service.cors_origins)}
 
 
 def _cors(origins: Sequence[str]) -> dict[str, Any]:

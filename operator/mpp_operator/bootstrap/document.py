@@ -48,6 +48,10 @@ _STATISTICS_OF_FILES: Final = r".*\.(update_(rejected|failure|success)|version_t
 def build(settings: bootstrap.BootstrapSettings) -> dict[str, Any]:
     """The bootstrap in protobuf's JSON."""
     message = document.Bootstrap(
+        # Reading a large file takes twice what is kept: it goes back to the system, 16 MB a second.
+        memory_allocator_manager=document.MemoryAllocatorManager(
+            bytes_to_release=16 * 1024 * 1024, memory_release_interval=messages.seconds(1)
+        ),
         node=core.Node(id=settings.instance, cluster="mpp-gateway"),
         admin=_admin(settings),
         static_resources=document.BootstrapStaticResources(
