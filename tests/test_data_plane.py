@@ -466,6 +466,17 @@ async def test_a_preflight_of_another_origin_goes_nowhere(tmp_path: Path) -> Non
         assert (plane.upstream.hits, plane.authz.checks) == ([], [])
 
 
+@pytest.mark.parametrize("empty", ["origin", "access-control-request-method"])
+async def test_half_a_preflight_is_none_and_goes_nowhere(tmp_path: Path, empty: str) -> None:
+    headers = {"origin": "https://shop.example", "access-control-request-method": "POST"} | {empty: ""}
+
+    async with data_plane(tmp_path, everything_priced()) as plane:
+        answer = await plane.ask("OPTIONS", "/llm/x", headers)
+
+        assert answer.status_code == 405
+        assert (plane.upstream.hits, plane.authz.checks) == ([], [])
+
+
 async def test_a_402_can_be_read_across_origins(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         answer = await plane.ask("GET", "/llm/x", {"origin": "https://shop.example"})
