@@ -135,6 +135,7 @@ def alone(document: str) -> str:
     parsed = json.loads(document)
     manager = parsed["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"] = manager["http_filters"][-1:]
+    del manager["early_header_mutation_extensions"]
     return json.dumps(parsed)
 
 
