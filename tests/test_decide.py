@@ -773,6 +773,55 @@ def _document() -> dict[str, object]:
     return {"name": "devnet", "method": "promise", "chain_id": 7, "rpc_urls": ["http://127.0.0.1:1"]}
 
 
+async def test_an_attempt_whose_process_died_before_it_answered_is_answered_by_the_next(world: World) -> None:
+    authorization = world.pay(await world.challenge())
+    lost = await world.present(authorization, id="r1")
+    world.open.clear()  # its answer died with its process: Envoy asks again for the same request
+
+    again = await world.present(authorization, gate=world.another("authz-0/boot-2"), id="r1")
+
+    assert isinstance(lost, Allow)
+    assert isinstance(again, Allow)
+    assert (again.payment, again.attempt) == (lost.payment, lost.attempt)
+    assert (await world.row(authorization)).lease_owner == "authz-0/boot-2"
+    assert world.rail.settlements() == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "fields"),
+    [
+        ("authz-0/boot-2", {"id": "r2"}),
+        ("authz-0/boot-2", {"id": ""}),
+        ("authz-0/boot-2", {"id": "r1", "data_plane": "envoy-9"}),
+        (None, {"id": "r1"}),
+    ],
+    ids=["another request", "no id", "another Envoy", "the same process"],
+)
+async def test_an_attempt_that_is_out_is_not_answered_twice(
+    world: World, owner: str | None, fields: dict[str, str]
+) -> None:
+    authorization = world.pay(await world.challenge())
+    await world.present(authorization, id="r1")
+    gate = world.gate if owner is None else world.another(owner)
+    (world.folder / "envoy-9.log").touch()
+
+    verdict = await world.present(authorization, gate=gate, **fields)
+
+    assert problem(verdict) == BUSY
+
+
+async def test_a_process_that_was_taken_for_dead_takes_no_attempt_back(world: World) -> None:
+    authorization = world.pay(await world.challenge())
+    lost = await world.present(authorization, id="r1")
+    assert isinstance(lost, Allow)
+    world.open.clear()
+    await world.present(authorization, gate=world.another("authz-0/boot-2"), id="r1")
+
+    await world.gate.closer.not_sent(world.gate._begun(lost))
+
+    assert await world.state(authorization) is State.DELIVERING
+
+
 # --- many at once, and giving up -----------------------------------------------------------------------
 
 

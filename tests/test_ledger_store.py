@@ -45,6 +45,7 @@ async def test_a_row_comes_back_as_it_was_put_in(ledger: Ledger) -> None:
         lease_owner="0/boot",
         check_ended=True,
         data_plane="envoy-1",
+        request_id="r",
         attempt=2,
         attempts_allowed=4,
         credit_life=8,

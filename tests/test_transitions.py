@@ -33,7 +33,7 @@ EVENTS: dict[str, Callable[[Payment], Payment | None]] = {
     "check ended": transitions.check_ended,
     "settled": lambda row: transitions.settled(row, NOW, reference="0x1", payer="0xbb"),
     "delivering": lambda row: transitions.delivering(row, NOW, LEASE, ""),
-    "not sent": lambda row: transitions.not_sent(row, 1),
+    "not sent": lambda row: transitions.not_sent(row, 1, LEASE.owner),
     "delivered": lambda row: transitions.ended(row, Outcome(1, True, False, 200), NOW),
     "undelivered": lambda row: transitions.ended(row, Outcome(1, False, True, 500), NOW),
     "lease over": lambda row: transitions.lease_over(row, NOW),
@@ -113,11 +113,11 @@ def test_a_late_undelivered_of_an_older_attempt_is_ignored() -> None:
 def test_an_attempt_taken_back_does_not_count() -> None:
     row = replace(ROWS[State.DELIVERING], attempt=2, faults=1)
 
-    back = transitions.not_sent(row, 2)
+    back = transitions.not_sent(row, 2, LEASE.owner)
 
     assert back is not None
     assert (back.state, back.attempt, back.faults) == (State.CREDIT, 1, 1)
-    assert transitions.not_sent(row, 1) is None
+    assert transitions.not_sent(row, 1, LEASE.owner) is None
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ class Paths(RuleBasedStateMachine):
 
     @rule()
     def not_sent(self) -> None:
-        self._take(transitions.not_sent(self.row, self.row.attempt))
+        self._take(transitions.not_sent(self.row, self.row.attempt, LEASE.owner))
 
     @rule(attempt=st.integers(1, 3), delivered=st.booleans(), fault=st.booleans())
     def news(self, attempt: int, delivered: bool, fault: bool) -> None:

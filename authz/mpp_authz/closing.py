@@ -53,6 +53,15 @@ class _Reader:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt that a Check let through, and the process whose answer that is."""
+
+    payment: str
+    attempt: int
+    owner: str
+
+
 #: Requests remembered by `_Calls`, each way. Envoy tells of an end within milliseconds.
 _REMEMBERED: Final = 8192
 
@@ -62,18 +71,18 @@ class _Calls:
     """Requests that were let through, and requests that ended without an answer, by Envoy's request id: what is
     heard of first waits here for the other. A hint that saves the time of a lease, no witness."""
 
-    through: OrderedDict[str, tuple[str, int]] = field(default_factory=OrderedDict)  # -> payment, attempt
+    through: OrderedDict[str, "Begun"] = field(default_factory=OrderedDict)
     unanswered: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
-    def let_through(self, request: str, payment: str, attempt: int) -> bool:
+    def let_through(self, request: str, begun: "Begun") -> bool:
         if request in self.unanswered:
             return False
-        self.through[request] = payment, attempt
+        self.through[request] = begun
         if len(self.through) > _REMEMBERED:
             self.through.popitem(last=False)
         return True
 
-    def ended(self, request: str) -> tuple[str, int] | None:
+    def ended(self, request: str) -> "Begun | None":
         found = self.through.pop(request, None)
         if found is None:
             self.unanswered[request] = None
@@ -112,22 +121,22 @@ class Closer:
         if written is not None:
             self._count(written, "delivered" if outcome.delivered else "undelivered")
 
-    def let_through(self, request: str, payment: str, attempt: int) -> bool:
+    def let_through(self, request: str, begun: Begun) -> bool:
         """Note that a Check lets this request through. False: the request has ended already, without an answer."""
-        return not request or self._calls.let_through(request, payment, attempt)
+        return not request or self._calls.let_through(request, begun)
 
     async def unanswered(self, request: str) -> None:
         """A request ended before its Check's answer came, as far as Envoy knows: it had no payment. Where that
         answer let it through, nothing reached the upstream all the same."""
         found = self._calls.ended(request)
         if found is not None:
-            await self.not_sent(*found)
+            await self.not_sent(found)
 
-    async def not_sent(self, payment: str, attempt: int) -> None:
+    async def not_sent(self, begun: Begun) -> None:
         """Take an attempt back of which nothing reached the upstream."""
-        row = await self.ledger.get(payment)
+        row = await self.ledger.get(begun.payment)
         if row is not None:
-            await advance(self.ledger, row, lambda r: transitions.not_sent(r, attempt))
+            await advance(self.ledger, row, lambda r: transitions.not_sent(r, begun.attempt, begun.owner))
 
     async def read(self, data_plane: str) -> bool:
         """Read what one Envoy wrote to its end. True: that Envoy is gone and will write no more."""

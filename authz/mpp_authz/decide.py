@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from mpp_authz import challenge, methods, problems, quotes, verdicts
 from mpp_authz.challenge import Bound, MalformedCredential, Presented
-from mpp_authz.closing import Closer, advance
+from mpp_authz.closing import Begun, Closer, advance
 from mpp_authz.keys import Keys
 from mpp_authz.ledger import Binding, Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, transitions
 from mpp_authz.methods import Credential, Method, Quote, Verified
@@ -94,11 +94,14 @@ class Gate:
             self._abandon(task, waiter)
             return verdicts.unknown()
         verdict = task.result()
-        if isinstance(verdict, Allow) and not self.closer.let_through(
-            request.id, verdict.payment, verdict.attempt
-        ):
-            self.settler.shielded(self.closer.not_sent(verdict.payment, verdict.attempt))
+        if isinstance(verdict, Allow):
+            begun = self._begun(verdict)
+            if not self.closer.let_through(request.id, begun):
+                self.settler.shielded(self.closer.not_sent(begun))
         return verdict
+
+    def _begun(self, verdict: Allow) -> Begun:
+        return Begun(verdict.payment, verdict.attempt, self.settler.owner)
 
     def _abandon(self, task: "asyncio.Task[Verdict]", waiter: Waiter) -> None:
         waiter.gone = True
@@ -112,7 +115,7 @@ class Gate:
                 await advance(self.ledger, row, transitions.check_ended)
         verdict = await task
         if isinstance(verdict, Allow):
-            await self.closer.not_sent(verdict.payment, verdict.attempt)
+            await self.closer.not_sent(self._begun(verdict))
 
     async def _guarded(self, request: Request, waiter: Waiter) -> Verdict:
         try:
@@ -294,6 +297,9 @@ class Gate:
             return verdicts.used(f"This payment is for another request: {wrong}.")
         if await self._never_sent(case, row):
             return await self._first(case, replacing=row)
+        again = await self._asked_again(case, row)
+        if again is not None:
+            return again
         row = await self._at_rest(case, row)
         match row.state:
             case State.CREDIT:
@@ -321,6 +327,14 @@ class Gate:
         if isinstance(verified, methods.Unavailable):
             return verdicts.unavailable(f"The payment cannot be checked now. {verdicts.PRESENT_AGAIN}")
         return verdicts.used(_ANOTHER)
+
+    async def _asked_again(self, case: "_Case", row: Payment) -> Allow | None:
+        """Answer for an attempt that another process began and did not live to answer."""
+        now = await self.ledger.now()
+        following = transitions.asked_again(row, now, case.lease(now))
+        if following is None or not await self.ledger.replace(row, following):
+            return None
+        return verdicts.allow(following, case.presented.challenge.id)
 
     async def _at_rest(self, case: "_Case", row: Payment) -> Payment:
         """The row once nobody is busy with it; as it is, when that takes longer than we wait."""
@@ -524,7 +538,9 @@ class _Case:
         return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest() if key else ""
 
     def lease(self, now: int) -> transitions.Lease:
-        return transitions.Lease(self.gate.settler.owner, now + self.price.lease * 1000, self.request.data_plane)
+        return transitions.Lease(
+            self.gate.settler.owner, now + self.price.lease * 1000, self.request.data_plane, self.request.id
+        )
 
     def wrong(self, transferred_at: int | None = None) -> tuple[Kind, str] | None:
         """Why this challenge does not open this request now, or did not at the moment of its transfer."""

@@ -66,6 +66,7 @@ class Payment:
     lease_owner: str = ""  # "<authz slot>/<boot id>": the process whose Check it is
     check_ended: bool = False  # SETTLING, and nobody waits for it any more
     data_plane: str = ""  # instance id of the Envoy that delivers
+    request_id: str = ""  # that Envoy's own id of the HTTP request it delivers for
     attempt: int = 0  # deliveries begun
     attempts_allowed: int = 3
     credit_life: int = 86_400_000  # milliseconds, as the route promised when it was paid

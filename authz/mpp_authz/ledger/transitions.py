@@ -23,11 +23,12 @@ _PROMISED_MS: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who delivers now, until when (store milliseconds), through which Envoy."""
+    """Who delivers now, until when (store milliseconds), through which Envoy, for which HTTP request of its."""
 
     owner: str
     until: int
     data_plane: str
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,24 @@ def delivering(row: Payment, now: int, lease: Lease, idempotency_hash: str) -> P
         lease_owner=lease.owner,
         lease_until=lease.until,
         data_plane=lease.data_plane,
+        request_id=lease.request_id,
         idempotency_hash=idempotency_hash,
     )
 
 
-def not_sent(row: Payment, attempt: int) -> Payment | None:
+def asked_again(row: Payment, now: int, lease: Lease) -> Payment | None:
+    """The same Envoy asks again for the same HTTP request: it never got the answer of the process that began this
+    attempt, so nothing reached the upstream, and the attempt is ours to answer."""
+    if row.state is not State.DELIVERING or row.lease_owner == lease.owner or not lease.request_id:
+        return None
+    if (row.data_plane, row.request_id) != (lease.data_plane, lease.request_id):
+        return None
+    return replace(row, lease_owner=lease.owner, lease_until=lease.until, answered_at=now)
+
+
+def not_sent(row: Payment, attempt: int, owner: str) -> Payment | None:
     """The Check that would have let this attempt through was never answered: nothing reached the upstream."""
-    if row.state is not State.DELIVERING or row.attempt != attempt:
+    if row.state is not State.DELIVERING or (row.attempt, row.lease_owner) != (attempt, owner):
         return None
     return replace(row, state=State.CREDIT, attempt=attempt - 1, lease_until=0, check_ended=True)
 

@@ -40,6 +40,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             lease_owner TEXT NOT NULL,
             check_ended INTEGER NOT NULL,
             data_plane TEXT NOT NULL,
+            request_id TEXT NOT NULL,
             attempt INTEGER NOT NULL,
             attempts_allowed INTEGER NOT NULL,
             credit_life INTEGER NOT NULL,
