@@ -32,6 +32,8 @@ def request(**fields: object) -> Request:
         ("Bearer Payment", None, None),
         ("PaymentX abc", None, None),
         ("Payment", None, None),
+        ("\xa0Payment abc", None, None),
+        ("Bearer x,\u2003Payment abc", None, None),
         ("Payment abc", None, "abc"),
         ("pAyMeNt\t  abc ", None, "abc"),
         (",Payment abc,", None, "abc"),
@@ -67,7 +69,7 @@ def test_more_than_one_credential_is_refused_without_its_words(
     assert "realm" not in str(raised.value)
 
 
-@given(st.text(alphabet="Paymentpy \t,x=", max_size=30))
+@given(st.text(alphabet="Paymentpy \t,x=\xa0\x85\u2003", max_size=30))
 def test_whatever_takes_the_paying_lane_is_read_as_a_credential_and_nothing_else_is(value: str) -> None:
     lane = re.fullmatch(wire.CREDENTIAL_PATTERN, value) is not None
     try:
