@@ -394,8 +394,8 @@ def _preflight(service: ir.Service) -> dict[str, Any]:
     """Where the CORS filter answers every preflight of a service, whatever its path: never charged, never asked.
 
     The filter does nothing on direct responses (envoyproxy/envoy#8262), so this names the upstream; it is never
-    reached, because preflights of other origins are not forwarded. What the filter does not take for a preflight (an
-    empty origin) is no preflight here either.
+    reached, because preflights of other origins are not forwarded. What the filter does not take for a preflight
+    (an empty origin) is none here either.
     """
     return {
         "name": f"{service.namespace}/{service.name}/-/preflight",
