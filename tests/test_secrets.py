@@ -79,7 +79,9 @@ def test_a_value_that_no_header_can_hold_is_refused_without_saying_it(text: str)
 
 
 def test_an_unknown_scheme_is_refused() -> None:
-    with pytest.raises(secrets.SecretError, match="scheme: expected raw, bearer, basic, basic-user or ca, got digest"):
+    with pytest.raises(
+        secrets.SecretError, match="scheme: expected raw, bearer, basic, basic-user or ca, got digest"
+    ):
         secrets.render(holding("digest"), {SOURCE: "x"}, ())
 
 
