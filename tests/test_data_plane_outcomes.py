@@ -63,6 +63,7 @@ async def ended(plane: Plane) -> tuple[Any, ...]:
     assert entry.response.HasField("response_code") == (line["status"] != 0)
     assert entry.response.response_code_details == line["details"]
     assert len(common.response_flags.ListFields()) == (line["flags"] != "-")
+    assert common.HasField("time_to_first_upstream_rx_byte") == (line["began"] is not None)
     assert common.HasField("time_to_last_upstream_rx_byte") == (line["finished"] is not None)
     assert plane.authz.logs == [wire.ACCESS_LOG_NAME]
     return line["status"], line["flags"], line["details"].partition("{")[0], line["finished"] is not None
@@ -95,6 +96,15 @@ async def test_how_an_answer_is_told(tmp_path: Path, path: str, expected: tuple[
         await plane.ask("GET", f"/llm/{path}", PAY)
 
         assert await ended(plane) == expected
+
+
+async def test_how_a_failure_is_told_to_a_grpc_client(tmp_path: Path) -> None:
+    async with data_plane(tmp_path, everything_priced()) as plane:
+        answer = await plane.ask("GET", "/llm/hangup", PAY | {"content-type": "application/grpc"})
+
+        assert (answer.status_code, answer.headers["grpc-status"]) == (200, "14")
+        assert await ended(plane) == (200, "UC", "upstream_reset_before_response_started", False)
+        assert plane.envoy.outcomes()[0]["began"] is None
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

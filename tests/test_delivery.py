@@ -12,8 +12,10 @@ BEFORE = "upstream_reset_before_response_started{x}"
 AFTER = "upstream_reset_after_response_started{x}"
 
 
-def entry(status: int, flags: str = "-", details: str = "via_upstream", finished: bool = True) -> Entry:
-    return Entry("p1", 1, status, frozenset(flags.split(",")) - {"-"}, details, finished)
+def entry(
+    status: int, flags: str = "-", details: str = "via_upstream", finished: bool = True, began: bool = True
+) -> Entry:
+    return Entry("p1", 1, status, frozenset(flags.split(",")) - {"-"}, details, finished, began)
 
 
 DELIVERED, FAULT, PAYERS = "delivered", "our fault", "the payer's doing"
@@ -42,6 +44,8 @@ ENDINGS = [
     ("client gone after a 429", entry(429, "DC", "downstream_remote_disconnect", False), FAULT, FAULT),
     ("WebSocket, upstream closes", entry(101, "UC", AFTER, False), DELIVERED, DELIVERED),
     ("WebSocket, client gone", entry(101, "DC", "downstream_remote_disconnect", False), DELIVERED, DELIVERED),
+    ("gRPC, upstream resets before headers", entry(200, "UC", BEFORE, False, began=False), FAULT, FAULT),
+    ("gRPC, no upstream", entry(200, "UH", "no_healthy_upstream", False, began=False), FAULT, FAULT),
     ("nothing went out", entry(0, "-", "", False), FAULT, FAULT),
     *((f"upstream {status}", entry(status), PAYERS, PAYERS) for status in (400, 404, 405, 409, 413, 422, 499)),
     *((f"upstream {status}", entry(status), FAULT, FAULT) for status in (401, 402, 403, 407, 408, 425, 429)),
@@ -77,6 +81,14 @@ def test_an_answer_that_never_ended_has_no_end_in_the_line(finished: str | None)
     read = delivery.read_line(json.dumps(LINE | {"finished": finished, "flags": "-", "details": None}))
 
     assert read == Entry("p1", 2, 200, frozenset(), "", False)
+
+
+@pytest.mark.parametrize(("began", "expected"), [(None, False), ("-", False), (0, True)])
+def test_an_answer_that_never_began_has_no_beginning_in_the_line(began: object, expected: bool) -> None:
+    read = delivery.read_line(json.dumps(LINE | {"began": began}))
+
+    assert read is not None
+    assert read.upstream_began is expected
 
 
 @pytest.mark.parametrize(

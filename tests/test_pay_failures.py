@@ -227,6 +227,18 @@ def test_a_stream_that_never_began_is_a_credit(place: Place) -> None:
     assert (place.paid(), len(place.hits)) == (PRICE, 2)
 
 
+def test_a_stream_that_never_began_is_a_credit_for_a_grpc_client_too(place: Place) -> None:
+    place.moods(moody.Resets())
+    credential = place.sign("/live")
+
+    answer = place.ask("/live", credential=credential, headers={"content-type": "application/grpc"})
+
+    assert (answer.status_code, answer.headers["grpc-status"]) == (200, "14")  # Envoy's 503 in gRPC's words
+    place.becomes(credential, State.CREDIT)
+    assert place.ask("/live", credential=credential).status_code == 200
+    assert (place.paid(), len(place.hits)) == (PRICE, 2)
+
+
 # --- attempts that are used up -------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ class Entry:
     flags: frozenset[str]
     details: str
     upstream_finished: bool  # the upstream's last byte arrived
+    upstream_began: bool = True  # its first byte did
     ended: bool = True  # False: a periodic entry of a request that goes on
 
 
@@ -36,7 +37,8 @@ def judge(entry: Entry, *, streaming: bool) -> Outcome:
     hangs up after the headers: delivered; before: not. Cut by our own limit after the headers: delivered when
     the upstream had finished.
     """
-    good = 200 <= entry.status < 300 or entry.status in _DELIVERED_STATUS
+    # Envoy tells gRPC clients of every failure with a 200 of its own: without a byte of the upstream's it is none.
+    good = entry.upstream_began and (200 <= entry.status < 300 or entry.status in _DELIVERED_STATUS)
     if good and not streaming and not entry.upstream_finished and entry.status != 101:
         # Broken by the upstream or cut by us. A client that hung up after the headers had its delivery.
         good = bool(entry.flags & CLIENT_GONE) and not entry.flags & (UPSTREAM_BROKE | CUT_BY_US)
@@ -72,4 +74,6 @@ def read_line(line: str) -> Entry | None:
         flags=frozenset(f for f in str(flags).split(",") if f != "-"),
         details=str(document.get("details") or ""),
         upstream_finished=document.get("finished") not in (None, "-"),
+        # Files of Envoys that were started by an older version do not say it.
+        upstream_began="began" not in document or document["began"] not in (None, "-"),
     )

@@ -103,6 +103,7 @@ def read(logged: Any) -> Entry | None:
         status=logged.response.response_code.value,
         flags=frozenset(short for name, short in _FLAGS.items() if getattr(flags, name)),
         details=logged.response.response_code_details,
+        upstream_began=common.HasField("time_to_first_upstream_rx_byte"),
         upstream_finished=common.HasField("time_to_last_upstream_rx_byte"),
         ended=common.access_log_type in (accesslog_pb2.NotSet, _ENDED),
     )

@@ -54,13 +54,15 @@ CREDIT_METADATA: Final = "credit"
 ACCESS_LOG_NAME: Final = "mpp-outcomes"
 
 #: One JSON line of the outcome file, the second witness. A value Envoy does not know is `null` or "-".
-#: `finished` is the milliseconds from the upstream's first to its last byte: absent when it never ended.
+#: `began` is the milliseconds until the upstream's first byte, absent when there was none; `finished` those from
+#: its first to its last, absent when it never ended.
 OUTCOME_FORMAT: Final = {
     "payment": f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{PAYMENT_METADATA})%",
     "attempt": f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{ATTEMPT_METADATA})%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
     "details": "%RESPONSE_CODE_DETAILS%",
+    "began": "%COMMON_DURATION(DS_RX_BEG:US_RX_BEG:ms)%",
     "finished": "%COMMON_DURATION(US_RX_BEG:US_RX_END:ms)%",
 }
 #: The outcome file of a live Envoy, and its name once that Envoy is gone and will write no more.
