@@ -260,6 +260,27 @@ async def test_a_retry_of_a_settlement_whose_process_died_takes_its_credit(world
     assert world.rail.settlements() == 1
 
 
+async def test_after_a_crash_the_check_that_is_asked_again_comes_before_a_parallel_call(world: World) -> None:
+    world.rail.stop("after send")
+    old = world.pay(await world.challenge())
+    await world.present(old)  # its process dies; Envoy, for a client that waits, asks the next one again
+    world.rail.forget()
+    other = world.another("authz-0/boot-2")
+    other.times = replace(other.times, in_progress_wait=5.0, settle_wait=9.0)
+    parallel = asyncio.create_task(world.present(world.pay(await world.challenge()), gate=other))
+    async with asyncio.timeout(10):
+        while world.rail.verified < 2:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.001)
+
+    world.clock.later(0.1)
+    again = await world.present(old, gate=other)
+
+    assert isinstance(again, Allow)
+    assert again.payment == read(old)
+    assert isinstance(await parallel, Allow)
+    assert world.rail.settlements() == 2
+
+
 async def test_a_retry_of_an_unknown_payment_waits_and_sends_nothing(world: World) -> None:
     world.rail.sends = "lost"
     old, _ = await bought(world)

@@ -444,8 +444,13 @@ class Gate:
         if transitions.promised(row, await self.ledger.now()):
             return None
         if row.state is State.SETTLING and not row.check_ended:
-            now = await self.ledger.now()
-            if not transitions.is_over(row, now, self.settler.owner):
+            if not transitions.is_over(row, await self.ledger.now(), self.settler.owner):
+                return None
+            # Its process died. Whoever still waits for its Check has it asked again in moments, and comes first.
+            while row.state is State.SETTLING and loop.time() < deadline:
+                await asyncio.sleep(_POLL_SECONDS)
+                row = await self.ledger.get(row.id) or row
+            if transitions.promised(row, await self.ledger.now()):
                 return None
         if row.state in (State.SETTLING, State.UNKNOWN):
             row = await self.settler.outcome(row, None, max(0.0, deadline - loop.time()))

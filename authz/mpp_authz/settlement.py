@@ -274,7 +274,8 @@ class Settler:
         now = await self.ledger.now()
         match found:
             case methods.Settled():
-                return await self._written(row, self._as_settled(found, now))
+                waiter = attempt.waiter if attempt is not None else None
+                return await self._written(row, self._as_settled(found, now, waiter))
             case methods.Never(reason):
                 return await self._written(row, lambda r: transitions.failed(r, reason))
             case methods.NotYet():

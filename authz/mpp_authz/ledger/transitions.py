@@ -80,7 +80,7 @@ def settled(row: Payment, now: int, *, reference: str, payer: str | None, awaite
         answered_at=now,
         life_until=now + row.credit_life,
         envelope=None,
-        check_ended=row.check_ended or not awaited,
+        check_ended=not awaited,
         reason="",
     )
 
