@@ -836,6 +836,21 @@ async def test_32_uses_of_one_credential_settle_once_and_deliver_once(world: Wor
     assert len(world.rail.sent) == 1
 
 
+@pytest.mark.parametrize("problem_slug", ["payment-insufficient", "verification-failed"])
+async def test_a_refusal_that_comes_after_the_payment_asks_for_no_other(world: World, problem_slug: str) -> None:
+    authorization = world.pay(await world.challenge())
+    world.rail.stop("verify")
+    slow = asyncio.create_task(world.present(authorization))
+    await world.rail.reached("verify")
+    held = world.rail.forget()
+    assert isinstance(await world.present(authorization), Allow)
+
+    world.rail.verify_says = Refused(problem_slug, "The payer holds less than the amount.")
+    held["verify"].set()
+
+    assert problem(await slow) == BUSY
+
+
 async def test_two_processes_settle_one_credential_once(world: World) -> None:
     other = world.another("authz-1/boot-1")
     authorization = world.pay(await world.challenge())

@@ -205,12 +205,15 @@ class Gate:
             if case.pushed:
                 # The money may be ours, and nobody can be asked.
                 return verdicts.unavailable(f"This payment cannot be checked now. {verdicts.PRESENT_AGAIN}")
-            return await case.refuse(
-                problems.INVALID_CHALLENGE, "The method or network of this challenge is no longer accepted."
+            return await self._refuse(
+                case,
+                replacing,
+                problems.INVALID_CHALLENGE,
+                "The method or network of this challenge is no longer accepted.",
             )
         wrong = case.wrong()
         if wrong is not None and not case.pushed:
-            return await case.refuse(*wrong)
+            return await self._refuse(case, replacing, *wrong)
         quote = case.quote(network)
         attempt = Attempt(case.presented, case.bound, quote, method, case.price, case.waiter)
         begun = time.perf_counter()
@@ -218,7 +221,7 @@ class Gate:
         self.metrics.verified(method.name, type(verified).__name__.lower(), time.perf_counter() - begun)
         match verified:
             case methods.Refused(slug, detail):
-                return await case.refuse(problems.REFUSALS[slug], detail)
+                return await self._refuse(case, replacing, problems.REFUSALS[slug], detail)
             case methods.TransferRefused(reference, detail):
                 return await self._refuse_transfer(case, reference, detail)
             case methods.Unavailable():
@@ -246,7 +249,7 @@ class Gate:
             return verdicts.used("This transaction has already been used for another challenge.")
         match result:
             case methods.Refused(slug, detail):
-                return await case.refuse(problems.REFUSALS[slug], detail)
+                return await self._refuse(case, replacing, problems.REFUSALS[slug], detail)
             case methods.Unavailable():
                 return verdicts.unavailable(f"The payment cannot be settled now. {verdicts.PRESENT_AGAIN}")
             case Payment(state=State.UNKNOWN):
@@ -256,6 +259,14 @@ class Gate:
                 if result.state is State.UNKNOWN:
                     return verdicts.unknown()
         return await self._known(case, result)
+
+    async def _refuse(self, case: "_Case", replacing: Payment | None, kind: Kind, detail: str) -> Verdict:
+        """This Check moved no money. Another one of the same credential may have, meanwhile: a payer may be poor
+        because this payment was taken. Then its row is the answer."""
+        row = await self.ledger.get(case.presented.challenge.id)
+        if row is not None and row != replacing:
+            return await self._known(case, row)
+        return await case.refuse(kind, detail)
 
     async def _refuse_transfer(self, case: "_Case", reference: str, detail: str) -> Deny:
         """A push transfer that pays us, but not for this: no challenge, and a person gets to see it."""
