@@ -1,6 +1,7 @@
 """Stores to run the ledger's tests on, each with a fresh database. A new store is one entry of FACTORIES."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -96,7 +97,8 @@ async def program(body: str, *arguments: str) -> AsyncIterator[asyncio.subproces
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parent,
+        # Not by its working folder: PYTHONSAFEPATH, which scripts/test sets, keeps that off the path.
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
     )
     try:
         yield process

@@ -132,8 +132,10 @@ async def until_served(url: str, credential: str, limit: float = 20) -> tuple[fl
 
 
 def alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and ") Z " not in stat.read_text()
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # not there, or gone while it was read
+        return False
 
 
 async def until_gone(*pids: int, limit: float = 20) -> float:
