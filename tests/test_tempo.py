@@ -466,6 +466,20 @@ async def test_a_transfer_to_us_is_not_forgotten_when_it_is_for(
     assert outcome == TransferRefused(credential.payload["hash"], why)
 
 
+@pytest.mark.parametrize(
+    "terms", [{"modes": ("pull",)}, {"fee_payer": quotes.TERMS}], ids=["pull only", "sponsored"]
+)
+async def test_a_transfer_that_was_not_wanted_is_not_forgotten(
+    terms: dict[str, Any], method: Tempo, chain: Chain, payee: str
+) -> None:
+    quote = quotes.quote(method, chain, quotes.offer(payee, **terms))
+    credential = await pushed(chain, quote)
+
+    outcome = await method.verify(credential, quote)
+
+    assert outcome == TransferRefused(credential.payload["hash"], "This quote is not paid by a transaction hash.")
+
+
 async def test_a_transfer_for_another_challenge_is_not_taken_twice(
     method: Tempo, chain: Chain, payee: str
 ) -> None:

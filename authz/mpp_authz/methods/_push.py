@@ -27,14 +27,16 @@ from mpp_authz.methods._charge import Charge
 _TIP20_PREFIX: Final = "0x20c000000000000000000000"
 _HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}")
 
+_UNWANTED: Final = "This quote is not paid by a transaction hash."
+
 
 async def verify(
     http: httpx.AsyncClient, credential: Credential, quote: Quote, charge: Charge
 ) -> Verified | Refused | TransferRefused | Unavailable:
     """See `Method.verify`."""
-    # "Servers MUST reject hash credentials when feePayer is true" -- draft-tempo-charge-00, Verification
-    if "push" not in charge.modes or charge.fee_payer:
-        return Refused("verification-failed", "This quote is not paid by a transaction hash.")
+    # "Servers MUST reject hash credentials when feePayer is true" -- draft-tempo-charge-00, Verification. Yet who
+    # pushed all the same has paid, and must not be asked to pay again.
+    unwanted = "push" not in charge.modes or charge.fee_payer
     reference = credential.payload.get("hash")
     if not isinstance(reference, str) or not _HASH.fullmatch(reference):
         return Refused("invalid-payload", "Expected a transaction hash of 32 bytes.")
@@ -48,6 +50,8 @@ async def verify(
         found = await _lookup.find(http, reference, quote.network)
     except _chain.Unreachable as error:
         return Unavailable(str(error))
+    if found is None and unwanted:
+        return Refused("verification-failed", _UNWANTED)
     if found is None:
         # It may be pending: its absence does not prove that nothing was paid.
         return Unavailable("the transaction is not on the chain yet")
@@ -58,6 +62,8 @@ async def verify(
     to_us = [transfer for transfer in transfers if transfer.recipient == charge.recipient]
     if not to_us:
         return Refused("verification-failed", "The transaction pays nothing to the recipient.")
+    if unwanted:
+        return TransferRefused(reference, _UNWANTED)
     for transfer in to_us:
         if transfer.pays(charge, quote.challenge) and sender in (None, transfer.sender):
             return Verified("push", transfer.sender, False, reference, transferred_at=moment)
