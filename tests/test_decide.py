@@ -574,6 +574,25 @@ async def test_a_credential_that_is_out_for_delivery_is_in_progress(world: World
     assert problem(await world.present(authorization)) == BUSY
 
 
+@pytest.mark.parametrize("state", [State.DELIVERING, State.UNKNOWN])
+async def test_one_credential_does_not_fill_the_lane_of_those_who_pay(world: World, state: State) -> None:
+    if state is State.UNKNOWN:
+        world.rail.sends = "lost"
+    authorization = world.pay(await world.challenge())
+    await world.present(authorization)
+    assert await world.state(authorization) is state
+    world.gate.times = decide.Times(settle_wait=5, in_progress_wait=4)
+
+    waiting = [asyncio.create_task(world.present(authorization)) for _ in range(64)]
+    done, still = await asyncio.wait(waiting, timeout=3)
+
+    assert {problem(task.result()) for task in done} == {BUSY if state is State.DELIVERING else UNKNOWN}
+    assert (len(done), len(still)) == (56, 8)
+    for task in still:
+        task.cancel()
+    await asyncio.gather(*still, return_exceptions=True)
+
+
 async def test_a_delivery_without_news_is_owed_when_its_lease_ends(world: World) -> None:
     authorization, _ = await paid(world)
     world.lease_ends()

@@ -6,10 +6,11 @@ may have moved no answer carries a challenge.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Between two looks at a row that another Check is busy with. Seconds.
 _POLL_SECONDS: Final = 0.025
+#: Checks that wait for one row. Whoever holds one answer back could else fill the lane of all who pay, with
+#: requests that present one credential.
+_WAIT_FOR_ONE: Final = 8
 
 _ANOTHER: Final = "Another credential was presented for this challenge."
 
@@ -70,6 +74,7 @@ class Gate:
     metrics: Metrics
     clock: Callable[[], float]  # Unix seconds; only for minting and expiry, never for leases
     times: Times = field(default_factory=Times)
+    _waiting: dict[str, int] = field(default_factory=dict)  # Checks by the row they wait for
 
     async def check(self, request: Request) -> Verdict:
         """The verdict on one request.
@@ -311,7 +316,8 @@ class Gate:
         again = await self._asked_again(case, row)
         if again is not None:
             return again
-        row = await self._at_rest(case, row)
+        with self._patience(row) as seconds:
+            row = await self._at_rest(case, row, seconds)
         match row.state:
             case State.CREDIT:
                 return await self._deliver(case, row)
@@ -347,14 +353,26 @@ class Gate:
             return None
         return verdicts.allow(following, case.presented.challenge.id)
 
-    async def _at_rest(self, case: "_Case", row: Payment) -> Payment:
+    @contextlib.contextmanager
+    def _patience(self, row: Payment) -> Iterator[float]:
+        """How many seconds a Check may wait for a row. Where many wait already, one look is all."""
+        before = self._waiting.get(row.id, 0)
+        self._waiting[row.id] = before + 1
+        try:
+            yield self.times.in_progress_wait if before < _WAIT_FOR_ONE else 0.0
+        finally:
+            self._waiting[row.id] -= 1
+            if not self._waiting[row.id]:
+                del self._waiting[row.id]
+
+    async def _at_rest(self, case: "_Case", row: Payment, seconds: float) -> Payment:
         """The row once nobody is busy with it; as it is, when that takes longer than we wait."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.times.in_progress_wait
+        deadline = loop.time() + seconds
         while True:
             over = transitions.is_over(row, await self.ledger.now(), self.settler.owner)
             if row.state is State.UNKNOWN or (row.state is State.SETTLING and over):
-                return await self._resolved(case, row)
+                return await self._resolved(case, row, seconds)
             if row.state is State.DELIVERING:
                 row = await self._delivered(row)
             if row.state not in (State.SETTLING, State.DELIVERING) or loop.time() >= deadline:
@@ -384,13 +402,13 @@ class Gate:
         over = transitions.is_over(row, await self.ledger.now(), self.settler.owner)
         return row.state is State.SETTLING and over
 
-    async def _resolved(self, case: "_Case", row: Payment) -> Payment:
+    async def _resolved(self, case: "_Case", row: Payment, seconds: float) -> Payment:
         """SETTLING whose process died, or UNKNOWN: what the chain says of it."""
         if row.id != case.presented.challenge.id or case.method is None or case.network is None:
-            return await self.settler.outcome(row, None, self.times.in_progress_wait)
+            return await self.settler.outcome(row, None, seconds)
         quote = case.quote(case.network)
         attempt = Attempt(case.presented, case.bound, quote, case.method, case.price, case.waiter)
-        return await self.settler.outcome(row, attempt, self.times.in_progress_wait)
+        return await self.settler.outcome(row, attempt, seconds)
 
     async def _again(self, case: "_Case", row: Payment) -> Verdict:
         """DELIVERED. Forwarded again only where the upstream promises to answer an Idempotency-Key once."""
