@@ -19,12 +19,16 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "mpp_operator.cli")
 
+#: What ends the demo: ^C, `kill`, a terminal that is closed.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop after the payment")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ^C: what was started is stopped
+    for number in STOPS:  # ^C as well: a script's shell starts what it puts in the background with it ignored
+        signal.signal(number, stop)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpp-demo-")))
         try:
@@ -32,6 +36,13 @@ def main() -> int:
         except KeyboardInterrupt:
             say("\nstopping")
             return 0
+
+
+def stop(*_: object) -> None:
+    """The first signal stops what was started; a second one must not cut that short."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def show(stack: contextlib.ExitStack, folder: Path, *, once: bool) -> int:
@@ -138,8 +149,9 @@ def decoded(text: str) -> Any:
 
 
 def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -82,11 +82,14 @@ def test_the_demo_pays_and_stops_everything_it_started(tmp_path: Path) -> None:
 
 @pytest.mark.payments
 @pytest.mark.timeout(300)
-def test_the_demo_stops_everything_when_it_is_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_demo_stops_everything_when_it_is_told_to(tmp_path: Path, number: signal.Signals) -> None:
     environ = gateway_process.clean_environ({"TMPDIR": str(tmp_path), "PYTHONSAFEPATH": "1"})
+    in_background = ["bash", "-c", 'trap "" INT; exec "$@"', "script"]  # as `scripts/demo &` in a script
     with subprocess.Popen(
-        [sys.executable, ROOT / "scripts" / "demo.py"], env=environ, stdout=subprocess.PIPE, text=True
-    ) as demo:
+        [*in_background, sys.executable, ROOT / "scripts" / "demo.py"],
+        env=environ, stdout=subprocess.PIPE, text=True,
+    ) as demo:  # fmt: skip
         assert demo.stdout is not None
         for line in demo.stdout:
             if line.startswith("It goes on serving"):
@@ -94,7 +97,8 @@ def test_the_demo_stops_everything_when_it_is_told_to(tmp_path: Path) -> None:
         assert demo.poll() is None
 
         began = time.monotonic()
-        demo.send_signal(signal.SIGTERM)
+        demo.send_signal(number)
+        demo.send_signal(number)
         demo.stdout.read()
 
         assert demo.wait(60) == 0
