@@ -1,5 +1,6 @@
 """What a person at a terminal is told: results on stdout, everything else on stderr, colour only on a terminal."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -22,9 +23,10 @@ class Console:
         self.out.flush()
 
     def say(self, line: str) -> None:
-        """Progress, or news."""
-        self.err.write(line + "\n")
-        self.err.flush()
+        """Progress, or news. Nobody may be there any more to read it: that stops nothing."""
+        with contextlib.suppress(OSError):
+            self.err.write(line + "\n")
+            self.err.flush()
 
     def quiet(self, line: str) -> None:
         """A child's own line."""

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -95,13 +95,15 @@ class Inputs:
 
 
 async def run(options: Options, environ: Mapping[str, str], out: console.Console) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT, or the terminal is closed.
 
     Raises:
         Failure: it cannot start; nothing is left running.
     """
-    serving = asyncio.create_task(_serve(options, environ, out))
+    reload = asyncio.Event()
+    serving = asyncio.create_task(_serve(options, environ, out, reload))
     loop = asyncio.get_running_loop()
+    on_terminal = out.err.isatty()
     stopped = False
 
     def stop() -> None:
@@ -110,24 +112,30 @@ async def run(options: Options, environ: Mapping[str, str], out: console.Console
             stopped = True
             serving.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    def hang_up() -> None:
+        # A terminal that is closed sends SIGHUP and is none any more. Who had none asks for a reload.
+        if on_terminal and not out.err.isatty():
+            stop()
+        else:
+            reload.set()
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hang_up}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         await serving
     except asyncio.CancelledError:
         if not stopped:
             raise
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 
-async def _serve(options: Options, environ: Mapping[str, str], out: console.Console) -> None:
-    loop = asyncio.get_running_loop()
-    reload = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
+async def _serve(
+    options: Options, environ: Mapping[str, str], out: console.Console, reload: asyncio.Event
+) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(loop.remove_signal_handler, signal.SIGHUP)
         machine = await _start(options, environ, out, stack)
         async with watching(machine, reload), tidying(machine):
             announce(machine, out)
@@ -167,7 +175,7 @@ async def _start(
 
 
 def _reserve(
-    files: Iterable[Path], options: Options, stack: contextlib.ExitStack | contextlib.AsyncExitStack
+    files: Collection[Path], options: Options, stack: contextlib.ExitStack | contextlib.AsyncExitStack
 ) -> int:
     """The listener's port: free now, and when the system chose it, kept free until Envoy has it.
 
