@@ -138,7 +138,12 @@ def test_a_folder_stands_for_its_yaml_files(
         ("a: [", "expected YAML, got: line 1"),
         ("a: 1\na: 2\n", "expected YAML, got: line 2, column 1: expected each key once, got 'a' again"),
         ("just text", "expected an object"),
-        ("", "expected at least one PaidService, got none"),
+        ("", "x.yaml: expected at least one PaidService, got none"),
+        ("[]", "x.yaml: expected an object, got a list"),
+        (
+            "listen: {port: 1}\nhosts: [a]\n",
+            "expected a PaidService, got listen, hosts; gateway.yaml is named with",
+        ),
         ("!!python/object:os.system {}", "expected YAML, got: line 1"),
         ("[" * 3000, "expected YAML, got:"),
         ("? {a: 1}\n: 2\n", "expected YAML"),
@@ -192,6 +197,7 @@ def test_an_empty_folder_is_said(capsys: pytest.CaptureFixture[str], tmp_path: P
     ("text", "problem"),
     [
         ("port: 1\n", "gateway.yaml: port: unknown field"),
+        (GOOD, "gateway.yaml: expected gateway.yaml's fields, got a PaidService: name it with -f"),
         ("[]\n", "gateway.yaml: expected an object, got list"),
         ("{}\n---\n{}\n", "gateway.yaml: expected one document, got 2"),
         ("a: [\n", "gateway.yaml: expected YAML"),
@@ -245,7 +251,10 @@ def test_an_output_that_cannot_be_written_is_said(capsys: pytest.CaptureFixture[
         ("run",),
         ("run", "-f", "x", "--port", "70000"),
         ("run", "-f", "x", "--port", "http"),
+        ("run", "-f", "x", "--port", "65536"),
+        ("run", "-f", "x", "--concurrency", "two"),
         ("run", "-f", "x", "--concurrency", "0"),
+        ("run", "-f", "x", "--drain", "nan"),
         ("run", "-f", "x", "--drain", "-1"),
         ("bootstrap",),
     ],
@@ -255,6 +264,7 @@ def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str], argument
 
     assert (code, out) == (2, "")
     assert err.startswith("usage: mpp-gateway")
+    assert "invalid _" not in err  # argparse would name our function
 
 
 def test_bootstrap_prints_what_envoy_starts_with(capsys: pytest.CaptureFixture[str]) -> None:

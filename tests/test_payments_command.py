@@ -129,7 +129,9 @@ def test_it_works_while_the_gateway_runs(tmp_path: Path, capsys: pytest.CaptureF
         (("list", "c1"), 1, "expected `list`, or `show` with the challenge id"),
         (("show", "c0", "--state-dir", "."), 1, "no payment with the id 'c0'"),
         (("--ledger", "redis://x"), 1, "ledger: expected sqlite:/path/to/ledger.db, got the scheme 'redis'"),
+        (("--state-dir", "none"), 3, "none/ledger.db: expected the ledger of a gateway that runs or has run"),
         (("--state-dir", "none"), 3, "Name the gateway's state folder with --state-dir"),
+        (("--ledger", "sqlite:none.db"), 3, "Name the gateway's state folder with --state-dir"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_exit_code(

@@ -6,9 +6,10 @@ Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 the environment is wrong.
 import argparse
 import asyncio
 import importlib.metadata
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpp_operator import console
@@ -84,7 +85,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     from mpp_operator import statedir
 
     _inputs(parser)
-    parser.add_argument("--port", type=_port, help="listen here instead (default: 4402; 0: any free one)")
+    parser.add_argument(
+        "--port", metavar="PORT", type=_port, help="listen here instead (default: 4402; 0: any free one)"
+    )
     parser.add_argument(
         "--state-dir", metavar="DIR", type=Path, default=statedir.default(os.environ),
         help="ledger, keys and sockets (default: %(default)s)",
@@ -93,6 +96,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
     parser.add_argument(
         "--concurrency",
+        metavar="N",
         type=_count,
         default=os.cpu_count() or 1,
         help="Envoy's worker threads (default: one per CPU)",
@@ -208,24 +212,25 @@ def _bootstrap(options: argparse.Namespace, out: console.Console) -> int:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text}")
-    return port
+    return int(_number(text, "a port from 0 to 65535", lambda port: port.is_integer() and 0 <= port <= 65535))
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text}")
-    return count
+    return int(_number(text, "a whole number from 1", lambda count: count.is_integer() and count >= 1))
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds from 0 to 3600, got {text}")
-    return seconds
+    return _number(text, "seconds from 0 to 3600", lambda seconds: 0 <= seconds <= 3600)
+
+
+def _number(text: str, expected: str, fits: Callable[[float], bool]) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and fits(number)):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return number
 
 
 if __name__ == "__main__":

@@ -82,7 +82,13 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command and give its exit code: 0 done, 1 no such payment or a wrong argument, 3 no ledger."""
     if (args.what == "show") != (args.id is not None):
         return _fail("payments: expected `list`, or `show` with the challenge id of a payment", WRONG_INPUT)
-    url = args.ledger or f"sqlite:{(args.state_dir or statedir.default(os.environ)) / LEDGER_NAME}"
+    folder: Path = args.state_dir or statedir.default(os.environ)
+    url = args.ledger or f"sqlite:{folder / LEDGER_NAME}"
+    if args.ledger is None and not (folder / LEDGER_NAME).exists():
+        return _fail(
+            f"{folder / LEDGER_NAME}: expected the ledger of a gateway that runs or has run, found no such file\n"
+            "Name the gateway's state folder with --state-dir, or its ledger with --ledger."
+        )
     try:
         return asyncio.run(_run(args, url))
     except ValueError as error:

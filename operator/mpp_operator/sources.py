@@ -4,7 +4,7 @@ Every problem is one line: `file: namespace/name: field: what was expected, what
 """
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -57,7 +57,7 @@ def expand(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(files))
 
 
-def load(files: Iterable[Path], config_file: Path | None, overrides: Mapping[str, Any] | None = None) -> Sources:
+def load(files: Collection[Path], config_file: Path | None, overrides: Mapping[str, Any] | None = None) -> Sources:
     """Read and parse everything. `overrides` are put over gateway.yaml's fields, one level deep.
 
     Raises:
@@ -71,7 +71,7 @@ def load(files: Iterable[Path], config_file: Path | None, overrides: Mapping[str
             try:
                 service = paidservice.parse(document)
             except paidservice.SpecError as error:
-                problems += [f"{file}: {_title(document)}: {problem}" for problem in error.problems]
+                problems += _told(file, document, error)
                 continue
             if service.key in services:
                 first = places[service.key]
@@ -87,9 +87,12 @@ def load(files: Iterable[Path], config_file: Path | None, overrides: Mapping[str
     try:
         config = gateway.parse(_over(document, overrides or {}))
     except paidservice.SpecError as error:
-        problems += [f"{config_file or 'gateway.yaml'}: {problem}" for problem in error.problems]
+        if document.get("kind") == paidservice.KIND:
+            problems.append(f"{config_file}: expected gateway.yaml's fields, got a PaidService: name it with -f")
+        else:
+            problems += [f"{config_file or 'gateway.yaml'}: {problem}" for problem in error.problems]
     if not services and not problems:
-        problems.append("-f: expected at least one PaidService, got none")
+        problems.append(f"{', '.join(map(str, files))}: expected at least one PaidService, got none")
     if problems:
         raise console.Failure(console.WRONG_INPUT, *problems)
     return Sources(tuple(services.values()), config, "challengeKeys" in document, places, config_file)
@@ -255,6 +258,15 @@ def _over(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
         below = merged.get(name)
         merged[name] = {**below, **value} if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return merged
+
+
+def _told(file: Path, document: Any, error: paidservice.SpecError) -> list[str]:
+    if not isinstance(document, Mapping):
+        return [f"{file}: {problem.message}" for problem in error.problems]
+    if document.keys().isdisjoint(("kind", "metadata", "spec")):
+        fields = ", ".join(map(str, document)) or "no fields"
+        return [f"{file}: expected a PaidService, got {fields}; gateway.yaml is named with --config"]
+    return [f"{file}: {_title(document)}: {problem}" for problem in error.problems]
 
 
 def _title(document: Any) -> str:
