@@ -297,7 +297,8 @@ async def _credential(challenge: mpp.Challenge, chain_id: int | None, key: str, 
         return await payer.create_credential(CredentialParams(challenge=challenge))
     except httpx.HTTPError as error:
         raise Failure(
-            WRONG_ENVIRONMENT, f"the node of {name} cannot be reached ({type(error).__name__}); check --rpc-url"
+            WRONG_ENVIRONMENT,
+            f"the node of {name} cannot be reached ({type(error).__name__}); check --rpc-url or {RPC_VARIABLE}",
         ) from error
     except (PaymentError, TransactionError, ValueError, RuntimeError) as error:
         raise Failure(WRONG_INPUT, f"the payment cannot be made: {error}") from error
@@ -329,7 +330,10 @@ async def _send(
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise Failure(WRONG_USAGE, f"URL: expected http:// or https://, got {url!r}") from error
     except httpx.HTTPError as error:
-        raise Failure(WRONG_ENVIRONMENT, f"{url}: no answer ({type(error).__name__}); is it running?") from error
+        fix = "is it running?"
+        if "[SSL" in str(error):  # httpx tells failures of TLS by their text alone
+            fix = f"no TLS with it: {error}; does it speak http://, or has it a certificate this machine trusts?"
+        raise Failure(WRONG_ENVIRONMENT, f"{url}: no answer ({type(error).__name__}); {fix}") from error
 
 
 def _answer(response: httpx.Response, presentations: int) -> PaidAnswer:
@@ -408,23 +412,33 @@ async def _run(args: argparse.Namespace) -> int:
         realm=args.realm,
     )
     sys.stdout.buffer.write(answer.body)
+    if sys.stdout.isatty() and not answer.body.endswith(b"\n"):  # what follows is for a person's eyes, too
+        sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
     if answer.receipt is not None:
         sys.stderr.write(f"receipt: {json.dumps(answer.receipt, sort_keys=True)}\n")
     if answer.success:
         return DONE
     credit = answer.headers.get(wire.CREDIT_HEADER)
-    sys.stderr.write(f"pay: the server answers {answer.status} after {answer.presentations} presentations\n")
+    sys.stderr.write(f"pay: the server answers {answer.status}{_after(answer.presentations)}\n")
     if credit is not None:
         sys.stderr.write(f"pay: it was paid and not delivered; the server owes it as {credit}\n")
     return WRONG_INPUT
+
+
+def _after(presentations: int) -> str:
+    if presentations == 0:
+        return " and asks for no payment"
+    return " to the payment" + (f", presented {presentations} times" if presentations > 1 else "")
 
 
 def _key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise Failure(
-            WRONG_USAGE, f"{variable}: expected a private key in this environment variable, found none; set it"
+            WRONG_USAGE,
+            f"{variable}: expected a private key in this environment variable, found none; "
+            "set it (`run --sandbox` prints one)",
         )
     try:
         TempoAccount.from_key(key)
