@@ -66,7 +66,7 @@ def test_what_is_written_is_what_is_read(
 def test_the_file_holds_the_priced_routes_of_the_gateway(routes: dict[str, contract.RoutePrice | None]) -> None:
     gateway = ir.Gateway((_service(routes),), (), (), contract.Transport())
 
-    found = contract.load(pricing.render(gateway, "revision")[pricing.FILE])
+    found = contract.load(pricing.render(gateway, "revision")[contract.FILE_NAME])
 
     assert found.routes == {key: price for key, price in routes.items() if price}
     assert found.revision == "revision"

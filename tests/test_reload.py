@@ -36,7 +36,7 @@ class Folders:
         self.config = root / "config"
         self.secrets = root / "secrets"
         self._swaps = 0
-        self.publish(self.config, reload.PRICING_NAME, pricing.dump(OLD))
+        self.publish(self.config, pricing.FILE_NAME, pricing.dump(OLD))
         self.publish(self.secrets, keys.FILE_NAME, keys.dump(KEYS))
 
     def publish(self, folder: Path, name: str, text: str) -> None:
@@ -52,7 +52,7 @@ class Folders:
             (folder / name).symlink_to(f"..data/{name}")
 
     def price(self, text: str) -> None:
-        self.publish(self.config, reload.PRICING_NAME, text)
+        self.publish(self.config, pricing.FILE_NAME, text)
 
 
 class Clock:

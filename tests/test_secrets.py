@@ -6,6 +6,7 @@ import json
 import irs
 import pytest
 
+from mpp_authz import keys
 from mpp_authz.pricing import Transport
 from mpp_operator import ir
 from mpp_operator.artifacts import secrets
@@ -53,7 +54,7 @@ def test_authz_gets_the_signing_keys_in_order_and_the_sponsors() -> None:
 
     files = secrets.render(gateway, {SPONSOR: "0xkey\n"}, ("first", "second"))
 
-    assert json.loads(files[secrets.AUTHZ_FILE]) == {
+    assert json.loads(files[keys.FILE_NAME]) == {
         "version": 1,
         "challengeKeys": ["first", "second"],
         "feePayers": {"sponsor": "0xkey"},

@@ -7,12 +7,13 @@ long a quote and a credit live. Amounts are decimal strings of base units, times
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
+#: The file's name inside the folder of artifacts.
+FILE_NAME: Final = "pricing.json"
 #: A file of another version is refused, and the pricing that was served stays.
 VERSION: Final = 1
 
@@ -101,8 +102,6 @@ class Pricing:
     networks: Mapping[str, Network]
     transport: Transport = field(default_factory=Transport)
 
-
-EMPTY: Final = Pricing(VERSION, "", MappingProxyType({}), MappingProxyType({}))
 
 _ADAPTER: Final = TypeAdapter(Pricing)
 

@@ -26,8 +26,6 @@ V = TypeVar("V", RoutePrice, Network)
 
 log = logging.getLogger(__name__)
 
-#: The pricing file's name inside the folder of artifacts.
-PRICING_NAME: Final = "pricing.json"
 #: How long routes of the pricing before still have a price. Envoy may have sent a Check just before the swap.
 GRACE_SECONDS: Final = 10.0
 #: Without any news from the system the files are looked at this often: some file systems send none.
@@ -85,7 +83,7 @@ class Watched:
         """
         pricing = await asyncio.to_thread(
             _first,
-            config_dir / PRICING_NAME,
+            config_dir / pricing_file.FILE_NAME,
             pricing_file.load,
             "the operator publishes it: wait for it, or make it with mpp-gateway compile -o",
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from mpp_operator import fields, patterns
+from mpp_operator import fields, money, patterns
 from mpp_operator.document import SpecError, invalid, validated
 from mpp_operator.fields import (
     CONFIG,
@@ -218,7 +218,7 @@ class _Network:
         ]
         | None
     ) = None
-    decimals: Annotated[int, whole_number(0, 18)] | None = None
+    decimals: Annotated[int, whole_number(0, money.MAX_DECIMALS)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mpp_authz import wire
+from mpp_authz import challenge, wire
 from mpp_operator import directory
 
 #: `sun_path` holds 108 bytes on Linux and 104 on macOS; the longest socket name is well under 30.
 MAX_SOCKET_FOLDER: Final = 70
 
-#: Shorter signing keys are refused at start (docs: challenge keys).
-MIN_KEY_BYTES: Final = 32
+#: Shorter signing keys are refused at start.
+MIN_KEY_BYTES: Final = challenge.MIN_KEY_BYTES
 
 
 class StateError(Exception):

@@ -2,12 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 #: File name -> text. Equal input gives equal bytes, so that a shell writes only what changed.
 Files = Mapping[str, str]
 
+#: Before the name of a message in a `@type`.
+TYPE: Final = "type.googleapis.com/"
+
 
 def canonical_json(value: Any) -> str:
-    """`value` as JSON: sorted keys, no spaces, ASCII, a last newline."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
+    """A whole file: `compact_json` and a last newline."""
+    return compact_json(value) + "\n"
+
+
+def compact_json(value: object) -> str:
+    """`value` as JSON: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -6,16 +6,14 @@ laptop and a cluster. Credentials are named here and held in SDS files (`artifac
 
 import hashlib
 import ipaddress
-import json
 from typing import Any, Final
 
 from mpp_operator import ir
-from mpp_operator.artifacts import secrets
+from mpp_operator.artifacts import TYPE, compact_json, secrets
 
 #: Where Debian, Alpine and Envoy's own images keep the system's roots.
 SYSTEM_ROOTS: Final = "/etc/ssl/certs/ca-certificates.crt"
 
-_TYPE: Final = "type.googleapis.com/"
 _PROTOCOL_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -24,14 +22,14 @@ def render(
 ) -> dict[str, str]:
     """`cds.json`: a DiscoveryResponse with one cluster per upstream. `version_info` is the content's hash."""
     clusters = [_cluster(cluster, secrets_dir, system_roots) for cluster in gateway.clusters]
-    resources = json.dumps(clusters, sort_keys=True, separators=(",", ":"))
+    resources = compact_json(clusters)
     version = hashlib.sha256(resources.encode()).hexdigest()[:16]
     return {"cds.json": f'{{"resources":{resources},"version_info":"{version}"}}\n'}
 
 
 def _cluster(cluster: ir.Cluster, secrets_dir: str, system_roots: str) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "@type": f"{_TYPE}envoy.config.cluster.v3.Cluster",
+        "@type": f"{TYPE}envoy.config.cluster.v3.Cluster",
         "name": cluster.name,
         "connect_timeout": seconds(cluster.connect_timeout),
         "per_connection_buffer_limit_bytes": 64 * 1024,
@@ -94,23 +92,23 @@ def _protocol(cluster: ir.Cluster, secrets_dir: str) -> dict[str, Any]:
     As an upstream filter the injector runs after the routes' header changes and on every retry, and its failure
     (no secret yet) reaches nobody's upstream.
     """
-    options: dict[str, Any] = {"@type": _TYPE + _PROTOCOL_OPTIONS}
+    options: dict[str, Any] = {"@type": TYPE + _PROTOCOL_OPTIONS}
     if cluster.tls_server_name is None:
         options["explicit_http_config"] = {"http_protocol_options": {}}
     else:
         options["auto_config"] = {"http_protocol_options": {}, "http2_protocol_options": {}}
     if cluster.injected is not None:
         generic = {
-            "@type": f"{_TYPE}envoy.extensions.http.injected_credentials.generic.v3.Generic",
+            "@type": f"{TYPE}envoy.extensions.http.injected_credentials.generic.v3.Generic",
             "credential": secrets.reference(cluster.injected.secret, secrets_dir),
             "header": cluster.injected.header,
         }
         injector = {
-            "@type": f"{_TYPE}envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+            "@type": f"{TYPE}envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
             "overwrite": True,
             "credential": {"name": "envoy.http.injected_credentials.generic", "typed_config": generic},
         }
-        codec = {"@type": f"{_TYPE}envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"}
+        codec = {"@type": f"{TYPE}envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"}
         options["http_filters"] = [
             {"name": "envoy.filters.http.credential_injector", "typed_config": injector},
             {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
@@ -135,7 +133,7 @@ def _tls(cluster: ir.Cluster, server_name: str, secrets_dir: str, system_roots: 
             "validation_context_sds_secret_config": secrets.reference(cluster.tls_ca_secret, secrets_dir),
         }
     context: dict[str, Any] = {
-        "@type": f"{_TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "common_tls_context": common,
     }
     if not by_ip:  # RFC 6066: "Literal IPv4 and IPv6 addresses are not permitted" as SNI

@@ -6,7 +6,6 @@ longest prefix and never falls back to a shorter one (measured), which is the ru
 """
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 from mpp_authz import wire
 from mpp_operator import ir
-from mpp_operator.artifacts import clusters
+from mpp_operator.artifacts import TYPE, clusters, compact_json
 
 #: The one RouteConfiguration; the listener asks for it by name.
 ROUTE_CONFIGURATION: Final = "mpp"
@@ -64,17 +63,16 @@ REQUEST_ONLY: Final = (
 #: A guard's regular expression names at most this many paths, so that no program grows without bound.
 _GUARD_PATHS: Final = 40
 
-_TYPE: Final = "type.googleapis.com/"
-_ROUTE_LIST: Final = f"{_TYPE}envoy.config.route.v3.RouteList"
-_EXT_AUTHZ: Final = f"{_TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
-_CORS: Final = f"{_TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy"
+_ROUTE_LIST: Final = f"{TYPE}envoy.config.route.v3.RouteList"
+_EXT_AUTHZ: Final = f"{TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
+_CORS: Final = f"{TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy"
 _CORS_FILTER: Final = "envoy.filters.http.cors"
 _ANY_ORIGIN: Final = ("*",)
 #: Said once by a virtual host, and by the routes that want something else: a third of a route's text, else.
 #: It is what a PaidService that says nothing gets.
 _USUAL_RETRIES: Final = ir.Retries(2, ("connect-failure", "refused-stream", "reset-before-request"), None)
 #: Nothing is free by omission: a route that does not say this is asked about.
-_FREE: Final = {wire.PRICED_FILTERS: {"@type": f"{_TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}}
+_FREE: Final = {wire.PRICED_FILTERS: {"@type": f"{TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}}
 
 
 def render(gateway: ir.Gateway) -> dict[str, str]:
@@ -95,11 +93,11 @@ def render(gateway: ir.Gateway) -> dict[str, str]:
         shared.setdefault(tuple(map(id, services)), ([], services))[0].append(host)
     texts = [_virtual_host(hosts, services) for hosts, services in shared.values()] + [_NO_HOST]
     resource = (
-        f'{{"@type":"{_TYPE}envoy.config.route.v3.RouteConfiguration","name":"{ROUTE_CONFIGURATION}",'
+        f'{{"@type":"{TYPE}envoy.config.route.v3.RouteConfiguration","name":"{ROUTE_CONFIGURATION}",'
         f'"max_direct_response_body_size_bytes":1048576,'
         # A service's own headers are set after these removals, not before them.
-        f'"most_specific_header_mutations_wins":true,"request_headers_to_remove":{_json(REQUEST_ONLY)},'
-        f'"response_headers_to_remove":{_json(_UPSTREAM_PAYMENT)},"virtual_hosts":[{",".join(texts)}]}}'
+        f'"most_specific_header_mutations_wins":true,"request_headers_to_remove":{compact_json(REQUEST_ONLY)},'
+        f'"response_headers_to_remove":{compact_json(_UPSTREAM_PAYMENT)},"virtual_hosts":[{",".join(texts)}]}}'
     )
     version = hashlib.sha256(resource.encode()).hexdigest()[:16]
     return {"rds.json": f'{{"resources":[{resource}],"version_info":"{version}"}}\n'}
@@ -136,9 +134,9 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
         else f'{{"matcher_tree":{trie},"on_no_match":{miss}}}'
     )
     return (
-        f'{{"domains":{_json(list(hosts))},"matcher":{matcher},"name":{_json(hosts[0])},'
-        f'"retry_policy":{_json(_retries(_USUAL_RETRIES))},'
-        f'"typed_per_filter_config":{_json({_CORS_FILTER: _cors(_ANY_ORIGIN)})}}}'
+        f'{{"domains":{compact_json(list(hosts))},"matcher":{matcher},"name":{compact_json(hosts[0])},'
+        f'"retry_policy":{compact_json(_retries(_USUAL_RETRIES))},'
+        f'"typed_per_filter_config":{compact_json({_CORS_FILTER: _cors(_ANY_ORIGIN)})}}}'
     )
 
 
@@ -240,7 +238,7 @@ def _retries(retries: ir.Retries) -> dict[str, Any]:
             {
                 "name": "envoy.retry_host_predicates.previous_hosts",
                 "typed_config": {
-                    "@type": f"{_TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                    "@type": f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
                 },
             }
         ],
@@ -367,7 +365,7 @@ def _problem(name: str, match: dict[str, Any], status: int, title: str, detail: 
     return {
         "name": name,
         "match": match,
-        "direct_response": {"status": status, "body": {"inline_string": _json(body)}},
+        "direct_response": {"status": status, "body": {"inline_string": compact_json(body)}},
         "response_headers_to_add": [_header("content-type", "application/problem+json")],
         "typed_per_filter_config": dict(_FREE),
     }
@@ -438,27 +436,23 @@ def _header(name: str, value: str) -> dict[str, Any]:
 # --- text ----------------------------------------------------------------------------------------------
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def _json_map(texts: dict[str, str]) -> str:
-    return "{" + ",".join(f"{_json(key)}:{text}" for key, text in sorted(texts.items())) + "}"
+    return "{" + ",".join(f"{compact_json(key)}:{text}" for key, text in sorted(texts.items())) + "}"
 
 
 def _action(routes: list[dict[str, Any]]) -> str:
-    return _json({"action": {"name": "routes", "typed_config": {"@type": _ROUTE_LIST, "routes": routes}}})
+    return compact_json({"action": {"name": "routes", "typed_config": {"@type": _ROUTE_LIST, "routes": routes}}})
 
 
-_PATH_INPUT: Final = _json(
+_PATH_INPUT: Final = compact_json(
     {
         "name": "path",
         "typed_config": {
-            "@type": f"{_TYPE}envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "@type": f"{TYPE}envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
             "header_name": ":path",
         },
     }
 )
 # CONNECT names no path, so no service is asked.
 _NO_ROUTE_CONNECT: Final = _method_not_allowed("-", {"connect_matcher": {}}, ir.DEFAULT_METHODS, {})
-_NO_HOST: Final = _json({"name": "*", "domains": ["*"], "routes": [_NO_ROUTE_CONNECT, _not_found("-/404")]})
+_NO_HOST: Final = compact_json({"name": "*", "domains": ["*"], "routes": [_NO_ROUTE_CONNECT, _not_found("-/404")]})

@@ -5,19 +5,16 @@ Published as a Secret or as 0600 files, never as a ConfigMap. No repr, message o
 """
 
 import base64
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mpp_authz import keys
 from mpp_operator import ir
+from mpp_operator.artifacts import TYPE, canonical_json
 
 #: The directory of the files, relative to Envoy's working directory.
 DIRECTORY: Final = "secrets"
-AUTHZ_FILE: Final = "authz.json"
-AUTHZ_VERSION: Final = 1
-
-_TYPE: Final = "type.googleapis.com/"
 
 
 class SecretError(ValueError):
@@ -56,18 +53,18 @@ def render(gateway: ir.Gateway, values: Mapping[ir.SecretSource, str], challenge
     if missing:
         raise SecretError(f"secrets: expected a value for each of {', '.join(missing)}, got none")
     authz = {
-        "version": AUTHZ_VERSION,
+        "version": keys.VERSION,
         "challengeKeys": list(challenge_keys),
         "feePayers": {key.name: values[key.source].strip() for key in gateway.fee_payer_keys},
     }
     texts = {file_name(secret.name): _sds(secret, values[secret.source]) for secret in gateway.upstream_secrets}
-    return Files(texts | {AUTHZ_FILE: _text(authz)})
+    return Files(texts | {keys.FILE_NAME: canonical_json(authz)})
 
 
 def file_name(secret: str) -> str:
     """The SDS file of a secret. A Secret's data keys are file names, too, so the name may hold no slash."""
-    if "/" in secret or f"{secret}.json" == AUTHZ_FILE:
-        raise SecretError(f"secret {secret}: expected a file name other than {AUTHZ_FILE}, without a slash")
+    if "/" in secret or f"{secret}.json" == keys.FILE_NAME:
+        raise SecretError(f"secret {secret}: expected a file name other than {keys.FILE_NAME}, without a slash")
     return f"{secret}.json"
 
 
@@ -81,13 +78,15 @@ def placeholder(secret: str, roots: str | None = None) -> str:
     """An SDS file that can be loaded and opens nothing: for checking a configuration without its secrets.
     `roots` is a PEM file for a validation context; None: the secret is a header's value."""
     if roots is not None:
-        return _text(_resource(secret, {"validation_context": {"trusted_ca": {"filename": roots}}}))
-    return _text(_resource(secret, {"generic_secret": {"secret": {"inline_string": "none"}}}))
+        return canonical_json(_resource(secret, {"validation_context": {"trusted_ca": {"filename": roots}}}))
+    return canonical_json(_resource(secret, {"generic_secret": {"secret": {"inline_string": "none"}}}))
 
 
 def _sds(secret: ir.UpstreamSecret, value: str) -> str:
     if secret.scheme == "ca":
-        return _text(_resource(secret.name, {"validation_context": {"trusted_ca": {"inline_string": value}}}))
+        return canonical_json(
+            _resource(secret.name, {"validation_context": {"trusted_ca": {"inline_string": value}}})
+        )
     value = value.strip()  # files and `kubectl create secret --from-file` end in a newline
     if not value or not value.isprintable():
         raise SecretError(
@@ -109,7 +108,7 @@ def _sds(secret: ir.UpstreamSecret, value: str) -> str:
             raise SecretError(
                 f"secret {secret.name}: scheme: expected raw, bearer, basic, basic-user or ca, got {secret.scheme}"
             )
-    return _text(_resource(secret.name, {"generic_secret": {"secret": {"inline_string": value}}}))
+    return canonical_json(_resource(secret.name, {"generic_secret": {"secret": {"inline_string": value}}}))
 
 
 def _basic(user: str, password: str) -> str:
@@ -118,13 +117,9 @@ def _basic(user: str, password: str) -> str:
 
 
 def _resource(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    secret = {"@type": f"{_TYPE}envoy.extensions.transport_sockets.tls.v3.Secret", "name": name, **body}
+    secret = {"@type": f"{TYPE}envoy.extensions.transport_sockets.tls.v3.Secret", "name": name, **body}
     return {"resources": [secret]}
 
 
 def _place(source: ir.SecretSource) -> str:
     return f"{source.namespace}/{source.name}/{source.key}"
-
-
-def _text(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"

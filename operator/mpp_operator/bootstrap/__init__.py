@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mpp_authz import wire
-from mpp_operator.artifacts import secrets
+from mpp_operator.artifacts import canonical_json, secrets
 
 LISTENER: Final = "mpp"
 #: `http.mpp.…` are the statistics of the listener's connection manager.
@@ -57,7 +57,7 @@ class BootstrapSettings:
 
 def render(settings: BootstrapSettings) -> str:
     """The bootstrap as JSON. Envoy starts with it in the state directory, where `config/` and `secrets/` are."""
-    return _text(_document(settings))
+    return canonical_json(_document(settings))
 
 
 def render_inlined(settings: BootstrapSettings, rds: str, cds: str) -> str:
@@ -69,7 +69,7 @@ def render_inlined(settings: BootstrapSettings, rds: str, cds: str) -> str:
         manager["route_config"] = resource
     del document["dynamic_resources"]
     document["static_resources"]["clusters"] += _resources(cds)
-    return _text(document)
+    return canonical_json(document)
 
 
 def _document(settings: BootstrapSettings) -> dict[str, Any]:
@@ -89,7 +89,3 @@ def _resources(text: str) -> list[dict[str, Any]]:
         {key: value for key, value in resource.items() if key != "@type"}
         for resource in json.loads(text)["resources"]
     ]
-
-
-def _text(document: dict[str, Any]) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
