@@ -27,15 +27,15 @@ def test_payments_challenges_and_deliveries_carry_the_service_not_the_route() ->
     metrics = Metrics()
     metrics.challenge("shop/llm/complete", "tempo")
     metrics.payment("shop/llm/complete", "tempo", State.DELIVERING)
-    metrics.payment("shop/llm/other", "tempo", State.FAILED, "reverted")
+    metrics.payment("shop/llm/other", "tempo", State.FAILED)
     metrics.delivery("shop/llm/complete", "delivered")
     metrics.verified("tempo", "verified", 0.01)
     metrics.settled("tempo", "settled", 0.1)
 
     service = {"service": "shop/llm"}
     assert value(metrics, "mpp_challenges_total", method="tempo", **service) == 1
-    assert value(metrics, "mpp_payments_total", method="tempo", state="DELIVERING", reason="", **service) == 1
-    assert value(metrics, "mpp_payments_total", method="tempo", state="FAILED", reason="reverted", **service) == 1
+    assert value(metrics, "mpp_payments_total", method="tempo", state="DELIVERING", **service) == 1
+    assert value(metrics, "mpp_payments_total", method="tempo", state="FAILED", **service) == 1
     assert value(metrics, "mpp_deliveries_total", outcome="delivered", **service) == 1
     assert value(metrics, "mpp_verify_seconds_count", method="tempo", result="verified") == 1
     assert value(metrics, "mpp_settle_seconds_sum", method="tempo", result="settled") == 0.1
@@ -51,13 +51,13 @@ def test_services_beyond_the_limit_are_other() -> None:
     assert value(metrics, "mpp_deliveries_total", service="other", outcome="delivered") == 5
 
 
-def test_reasons_beyond_the_limit_are_other() -> None:
+def test_methods_beyond_the_limit_are_other() -> None:
     metrics = Metrics()
     for n in range(MAX_SLUGS + 5):
-        metrics.payment("shop/llm/r", "tempo", State.FAILED, f"reason-{n}")
+        metrics.payment("shop/llm/r", f"method-{n}", State.FAILED)
 
-    labels = {"service": "shop/llm", "method": "tempo", "state": "FAILED"}
-    assert value(metrics, "mpp_payments_total", reason="other", **labels) == 5
+    labels = {"service": "shop/llm", "state": "FAILED"}
+    assert value(metrics, "mpp_payments_total", method="other", **labels) == 5
 
 
 def test_the_ledger_s_gauges_are_what_it_holds_now() -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 OTHER: Final = "other"
 #: Distinct services (`namespace/name`) that are counted apart.
 MAX_SERVICES: Final = 500
-#: Distinct slugs (reasons, results, methods) a label keeps.
+#: Distinct slugs (results, outcomes, methods) a label keeps.
 MAX_SLUGS: Final = 64
 #: The lanes by the name of the filter that asks.
 LANES: Final = ("paying", "minting")
@@ -56,9 +56,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._service = _Bounded(_SERVICE, MAX_SERVICES)
-        self._slug = {
-            name: _Bounded(_SLUG, MAX_SLUGS) for name in ("result", "reason", "outcome", "method", "file", "rail")
-        }
+        self._slug = {name: _Bounded(_SLUG, MAX_SLUGS) for name in ("result", "outcome", "method", "file", "rail")}
         self._checks = Counter("mpp_checks", "Checks answered", ["lane", "result"], registry=self.registry)
         self._check_seconds = Histogram(
             "mpp_check_seconds", "Time to answer a Check", ["lane"], buckets=_FAST, registry=self.registry
@@ -69,7 +67,7 @@ class Metrics:
         self._payments = Counter(
             "mpp_payments",
             "Payments that entered a state",
-            ["service", "method", "state", "reason"],
+            ["service", "method", "state"],
             registry=self.registry,
         )
         self._deliveries = Counter(
@@ -94,8 +92,8 @@ class Metrics:
         )
 
     def check(self, lane: str, result: str, seconds: float) -> None:
-        """A Check was answered. `lane` is "paying" or "minting", `result` a slug ("challenged", "allowed", or that
-        of a problem)."""
+        """A Check was answered. `lane` is "paying" or "minting", `result` a slug ("paid", "credit",
+        "cancelled", or that of a problem)."""
         known = lane if lane in LANES else OTHER
         self._checks.labels(known, self._slug["result"](result)).inc()
         self._check_seconds.labels(known).observe(seconds)
@@ -104,10 +102,9 @@ class Metrics:
         """A challenge was issued for a route key."""
         self._challenges.labels(self._service_of(route), self._slug["method"](method)).inc()
 
-    def payment(self, route: str, method: str, state: State, reason: str = "") -> None:
-        """A payment entered a state. `reason` is a slug, or empty."""
-        slug = self._slug["reason"](reason) if reason else ""
-        self._payments.labels(self._service_of(route), self._slug["method"](method), state.value, slug).inc()
+    def payment(self, route: str, method: str, state: State) -> None:
+        """A payment entered a state."""
+        self._payments.labels(self._service_of(route), self._slug["method"](method), state.value).inc()
 
     def delivery(self, route: str, outcome: str) -> None:
         """A delivery ended: "delivered", "undelivered", "no-news", ..."""

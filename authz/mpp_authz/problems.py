@@ -13,21 +13,20 @@ BASE: Final = "https://paymentauth.org/problems/"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A problem type. `challenge`: whether the answer carries fresh challenges."""
+    """A problem type."""
 
     slug: str
     status: int
     title: str
-    challenge: bool = False
 
 
-PAYMENT_REQUIRED: Final = Kind("payment-required", 402, "Payment Required", True)
-MALFORMED_CREDENTIAL: Final = Kind("malformed-credential", 402, "Malformed Credential", True)
-INVALID_CHALLENGE: Final = Kind("invalid-challenge", 402, "Invalid Challenge", True)
-PAYMENT_EXPIRED: Final = Kind("payment-expired", 402, "Payment Expired", True)
-VERIFICATION_FAILED: Final = Kind("verification-failed", 402, "Verification Failed", True)
-INVALID_PAYLOAD: Final = Kind("invalid-payload", 402, "Invalid Payload", True)
-PAYMENT_INSUFFICIENT: Final = Kind("payment-insufficient", 402, "Payment Insufficient", True)
+PAYMENT_REQUIRED: Final = Kind("payment-required", 402, "Payment Required")
+MALFORMED_CREDENTIAL: Final = Kind("malformed-credential", 402, "Malformed Credential")
+INVALID_CHALLENGE: Final = Kind("invalid-challenge", 402, "Invalid Challenge")
+PAYMENT_EXPIRED: Final = Kind("payment-expired", 402, "Payment Expired")
+VERIFICATION_FAILED: Final = Kind("verification-failed", 402, "Verification Failed")
+INVALID_PAYLOAD: Final = Kind("invalid-payload", 402, "Invalid Payload")
+PAYMENT_INSUFFICIENT: Final = Kind("payment-insufficient", 402, "Payment Insufficient")
 
 BAD_REQUEST: Final = Kind("bad-request", 400, "Bad Request")
 ALREADY_USED: Final = Kind("verification-failed", 403, "Verification Failed")

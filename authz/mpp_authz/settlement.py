@@ -263,7 +263,9 @@ class Settler:
             await self._open(row, "its network is not known any more")
             return None
         if row.mode == "proof":  # nothing moves: its claim was all there is
-            found: Any = methods.Settled(row.reference, row.payer)
+            found: methods.Settled | methods.NotYet | methods.Never | methods.Unavailable = methods.Settled(
+                row.reference, row.payer
+            )
         else:
             found = await method.lookup(row.reference, row.valid_before, network)
         if isinstance(found, methods.NotYet):

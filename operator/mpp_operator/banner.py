@@ -1,11 +1,12 @@
 """What a gateway says of itself when it serves: for people and, as one JSON line, for programs. Pure."""
 
-from typing import Any
+from typing import Any, Final
 
 from mpp_operator import sources
+from mpp_operator.paidservice import Route
 
 #: Routes listed by name; a service may have two hundred.
-_ROUTES_SHOWN = 20
+_ROUTES_SHOWN: Final = 20
 
 
 def describe(compiled: sources.Compiled, base: str) -> list[dict[str, Any]]:
@@ -41,9 +42,10 @@ def describe(compiled: sources.Compiled, base: str) -> list[dict[str, Any]]:
     return described
 
 
-def _price(route: Any, currencies: dict[str, str]) -> list[str]:
+def _price(route: Route, currencies: dict[str, str]) -> list[str]:
     if route.prices:
         return [f"{amount} {currencies.get(name, name)}" for name, amount in route.prices]
+    assert route.price is not None  # noqa: S101 -- the parser: a route has a price, prices, or is free
     if route.price.base_units is not None:
         return [f"{route.price.base_units} base units of {currency}" for currency in currencies.values()]
     return [f"{route.price.amount} {currency}" for currency in currencies.values()]
