@@ -89,4 +89,5 @@ def test_a_recipient_read_from_a_secret_with_a_wrong_checksum_is_refused_and_not
     assert (
         "spec.payment.offers[0].recipientFrom: expected an address whose EIP-55 checksum" in conditions[0].message
     )
+    assert "in key 'address' of Secret shop/shop" in conditions[0].message
     assert WRONG[2:] not in conditions[0].message

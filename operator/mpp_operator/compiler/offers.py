@@ -94,11 +94,12 @@ def _recipient(offer: Offer, field: str, owner: str, recipients: Mapping[Recipie
         raise Unusable(reason, f"{field}.recipientFrom", message)
     recipient = recipients[source].strip()
     # Not repeated: what stands in the wrong Secret may be a key.
+    place = f"in key {source.key!r} of {source.kind} {source.namespace}/{source.name}"
     if not re.fullmatch(patterns.ADDRESS, recipient) or recipient == addresses.ZERO:
-        message = "expected an 0x address of 40 hexadecimal digits, got something else"
+        message = f"expected an 0x address of 40 hexadecimal digits {place}, got something else"
         raise Unusable(Reason.INVALID_SPEC, f"{field}.recipientFrom", message)
     if addresses.mistyped(recipient):
-        message = f"expected {addresses.EXPECTED}, got another"
+        message = f"expected {addresses.EXPECTED}, got another {place}"
         raise Unusable(Reason.INVALID_SPEC, f"{field}.recipientFrom", message)
     return recipient
 
