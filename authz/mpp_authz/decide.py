@@ -1,8 +1,8 @@
 """Request + price + ledger -> verdict: the rules of docs/payments.md, in one place. Knows no gRPC, no Envoy.
 
-Read `Gate.check` first, then `_present`: the order of questions is HMAC, ledger, expiry. Two laws hold in every
-branch: nothing priced is allowed without a settled payment or a credit for exactly this request, and once money
-may have moved no answer carries a challenge.
+Read `Gate.check` first, then `_check`, `_first` for a credential that is new and `_known` for one that has a row.
+The order of questions is HMAC, ledger, expiry. Two laws hold in every branch: nothing priced is allowed without a
+settled payment or a credit for exactly this request, and once money may have moved no answer carries a challenge.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ _POLL_SECONDS: Final = 0.025
 _WAIT_FOR_ONE: Final = 8
 
 _ANOTHER: Final = "Another credential was presented for this challenge."
+_USED_UP: Final = "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
 
 
 class Terms(Protocol):
@@ -324,9 +325,7 @@ class Gate:
             case State.DELIVERED:
                 return await self._again(case, row)
             case State.OWED | State.LAPSED:
-                return verdicts.used(
-                    "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
-                )
+                return verdicts.used(_USED_UP)
             case State.FAILED:
                 return await case.refuse(problems.VERIFICATION_FAILED, "The payment did not settle.")
             case State.UNKNOWN:
@@ -426,9 +425,7 @@ class Gate:
         following = transitions.delivering(row, now, case.lease(now), case.idempotency_hash)
         if following is None:
             await advance(self.ledger, row, lambda r: transitions.life_over(r, now))
-            return verdicts.used(
-                "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
-            )
+            return verdicts.used(_USED_UP)
         if not await self.ledger.replace(row, following):
             # By the credential's own row: a SPENT one leads to the row that paid it once more.
             changed = await self.ledger.get(case.presented.challenge.id)

@@ -3,10 +3,14 @@
 Rule 1: everything that decides the next state of a payment is in this file. Stores compare and set; nobody else
 writes `state`. The picture is in docs/payments.md and must change with this file.
 
-        SETTLING --> DELIVERING --> DELIVERED          SPENT: this challenge took another row's credit
-           |  \\         ^  |
-           |   \\        |  v
-         FAILED  UNKNOWN -> CREDIT --> OWED | LAPSED
+    SETTLING ----> CREDIT <----> DELIVERING ----> DELIVERED
+     |    |         ^  |             |                ^
+     |    v         |  |             v                |
+     |  UNKNOWN ----+  +--------> OWED | LAPSED ------+  late news
+     v    v
+     FAILED                     SPENT: this challenge took another row's credit
+
+A payment that settles while its Check waits is a credit `promised` to that Check, which delivers at once.
 """
 
 from dataclasses import dataclass, replace
