@@ -24,11 +24,10 @@ from mpp_operator.fields import (
     pairs,
     whole_number,
 )
+from mpp_operator.networks import CHAIN_IDS, MAINNET, MODERATO, PUBLIC_NODES
 from mpp_operator.paidservice.payment import ExpiresIn, Offer, Offers
 from mpp_operator.status import Problem, Reason
 
-TEMPO_MAINNET_CHAIN: Final = 4217
-TEMPO_MODERATO_CHAIN: Final = 42431
 DEFAULT_PORTS: Final[Mapping[str, int]] = MappingProxyType({"http": 80, "https": 443})
 PATH_USD: Final = "0x20c0000000000000000000000000000000000000"
 
@@ -47,29 +46,29 @@ class Network:
     @property
     def real_money(self) -> bool:
         """Whether what moves there is worth something."""
-        return self.chain_id == TEMPO_MAINNET_CHAIN
+        return self.chain_id == CHAIN_IDS[MAINNET]
 
 
 #: Copied from pympp 0.16, mpp/methods/tempo/_defaults.py; a test holds the two against each other. USDC.e is
 #: what pympp calls USDC. MACH is closed-loop credit: nobody is paid in it.
 BUILT_IN: Final[Mapping[str, Network]] = MappingProxyType(
     {
-        "mainnet": Network(
-            "mainnet",
+        MAINNET: Network(
+            MAINNET,
             "tempo",
-            TEMPO_MAINNET_CHAIN,
-            ("https://rpc.tempo.xyz",),
+            CHAIN_IDS[MAINNET],
+            (PUBLIC_NODES[MAINNET],),
             (
                 ("OUSD", "0x20c0000000000000000000006a37DA5C996874BE"),
                 ("USDC.e", "0x20C000000000000000000000b9537d11c60E8b50"),
                 ("pathUSD", PATH_USD),
             ),
         ),
-        "moderato": Network(
-            "moderato",
+        MODERATO: Network(
+            MODERATO,
             "tempo",
-            TEMPO_MODERATO_CHAIN,
-            ("https://rpc.moderato.tempo.xyz",),
+            CHAIN_IDS[MODERATO],
+            (PUBLIC_NODES[MODERATO],),
             (("OUSD", "0x20c0000000000000000000006a37DA5C996874BE"), ("pathUSD", PATH_USD)),
         ),
     }

@@ -32,6 +32,7 @@ from mpp_operator import (
     envoy,
     ir,
     local_secrets,
+    networks,
     processes,
     sandbox,
     sources,
@@ -39,8 +40,6 @@ from mpp_operator import (
 )
 from mpp_operator.artifacts import secrets as secret_files
 from mpp_operator.payments import LEDGER_NAME
-
-SANDBOX_NETWORK: Final = "localnet"
 
 #: Seconds.
 _LOCK_LIMIT: Final = 10.0
@@ -212,7 +211,7 @@ async def _sandbox(stack: contextlib.AsyncExitStack, out: console.Console) -> sa
     except sandbox.SandboxError as error:
         raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
     out.say(
-        f"sandbox: every offer is on the development chain {SANDBOX_NETWORK}, with money that is worth nothing; "
+        f"sandbox: every offer is on the development chain {networks.LOCALNET}, with money that is worth nothing; "
         f"challenges live at most {sandbox.LONGEST_CHALLENGE} s"
     )
     return chain
@@ -291,11 +290,11 @@ class Machine:
         """
         overrides: dict[str, Any] = {"listen": {"port": self.port}}
         if self.chain is not None:
-            overrides["networks"] = {SANDBOX_NETWORK: self.chain.settings()}
+            overrides["networks"] = {networks.LOCALNET: self.chain.settings()}
             overrides["maxChallengeLife"] = f"{sandbox.LONGEST_CHALLENGE}s"
         found = sources.load(sources.expand(self.options.files), self.options.config, overrides)
         if self.chain is not None:
-            found = sources.on_network(found, SANDBOX_NETWORK, sandbox.CURRENCIES, self.chain.payee)
+            found = sources.on_network(found, networks.LOCALNET, sandbox.CURRENCIES, self.chain.payee)
         folder = local_secrets.Folder(self.options.secrets_dir, self.environ)
         given = self.environ.get("MPP_SECRET_KEY")
         if given:  # it stands for whatever key gateway.yaml names
@@ -589,7 +588,7 @@ def announce(machine: Machine, out: console.Console) -> None:
     services = banner.describe(machine.inputs.compiled, machine.base)
     chain = machine.chain
     test_money = (
-        {"rpcUrl": chain.rpc_url, "chainId": chain.chain_id, "network": SANDBOX_NETWORK, "buyer": chain.buyer,
+        {"rpcUrl": chain.rpc_url, "chainId": chain.chain_id, "network": networks.LOCALNET, "buyer": chain.buyer,
          "buyerKey": chain.buyer_key, "payee": chain.payee}
         if chain is not None
         else None

@@ -29,15 +29,9 @@ from mpp.runtime import CredentialParams
 
 from mpp_authz import wire
 from mpp_authz.methods import proof
+from mpp_operator import networks
 from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, WRONG_USAGE, Failure
 
-#: Networks by name: chain id, and an endpoint where there is a public one.
-NETWORKS: Final[Mapping[str, tuple[int, str | None]]] = {
-    "mainnet": (4217, "https://rpc.tempo.xyz"),
-    "moderato": (42431, "https://rpc.moderato.tempo.xyz"),
-    "localnet": (31337, None),
-}
-MAINNET: Final = "mainnet"
 KEY_VARIABLE: Final = "MPP_PRIVATE_KEY"
 RPC_VARIABLE: Final = "MPP_RPC_URL"
 
@@ -58,7 +52,7 @@ class Terms:
     method: str
     intent: str
     realm: str
-    network: str  # a name of NETWORKS, or "chain <id>"
+    network: str  # a name of `networks`, or "chain <id>"
     amount: str
     currency: str
     recipient: str
@@ -234,7 +228,7 @@ def _chain_id(request: Mapping[str, Any]) -> int | None:
 
 
 def _network_name(chain_id: int | None) -> str | None:
-    return next((name for name, (known, _) in NETWORKS.items() if known == chain_id), None)
+    return next((name for name, known in networks.CHAIN_IDS.items() if known == chain_id), None)
 
 
 def _choose(
@@ -258,14 +252,14 @@ def _objection(challenge: mpp.Challenge, network: str | None, url: str, realm: s
     if (challenge.method, challenge.intent) != ("tempo", "charge"):
         return "expected tempo/charge, the one kind this buyer can pay"
     terms = _terms(challenge)
-    if terms.network not in NETWORKS:
-        return f"expected one of {', '.join(NETWORKS)}, got {terms.network}"
-    if network is None and terms.network == MAINNET:
+    if terms.network not in networks.CHAIN_IDS:
+        return f"expected one of {', '.join(networks.CHAIN_IDS)}, got {terms.network}"
+    if network is None and terms.network == networks.MAINNET:
         return "it asks for real money; to pay it, add --network mainnet"
     if network is not None and terms.network != network:
         return f"expected network {network}, got {terms.network}"
     # "Challenges MUST NOT be issued over plain HTTP" -- draft-httpauth-payment-00, Transport security
-    if terms.network == MAINNET and httpx.URL(url).scheme != "https":
+    if terms.network == networks.MAINNET and httpx.URL(url).scheme != "https":
         return "it asks for real money over plain HTTP; use https://"
     if terms.amount == "0":
         # A proof is good wherever its realm says. A server must not get one that it could show to another.
@@ -289,7 +283,7 @@ async def _credential(challenge: mpp.Challenge, chain_id: int | None, key: str, 
         payload = {"type": "proof", "signature": signature}
         return mpp.Credential(challenge.to_echo(), payload, source).to_authorization()
     name = _network_name(chain_id) or ""
-    endpoint = rpc_url or NETWORKS[name][1]
+    endpoint = rpc_url or networks.PUBLIC_NODES.get(name)
     if endpoint is None:
         raise Failure(WRONG_USAGE, f"{name} has no public node: add --rpc-url, or set {RPC_VARIABLE}")
     payer = tempo.charge(account=TempoAccount.from_key(key), chain_id=chain_id, rpc_url=endpoint)
@@ -369,7 +363,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key", metavar="VARIABLE", default=KEY_VARIABLE, help="environment variable that holds the private key"
     )
-    parser.add_argument("--network", choices=tuple(NETWORKS), help="pay on this one (default: any test network)")
+    parser.add_argument(
+        "--network", choices=tuple(networks.CHAIN_IDS), help="pay on this one (default: any test network)"
+    )
     parser.add_argument(
         "--rpc-url",
         metavar="URL",

@@ -15,13 +15,10 @@ from typing import Any, Final
 
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, stores
 from mpp_operator import statedir
+from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT
 
 #: The ledger's file inside the state folder.
 LEDGER_NAME: Final = "ledger.db"
-#: Exit codes: done; the input is wrong; the environment is wrong.
-DONE: Final = 0
-WRONG_INPUT: Final = 1
-WRONG_ENVIRONMENT: Final = 3
 
 #: OWED rows that are summed up. A gateway that owes more needs more than a command line.
 _OWED_LIMIT: Final = 100_000

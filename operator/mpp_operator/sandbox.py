@@ -25,12 +25,12 @@ from eth_account import Account
 from eth_hash.auto import keccak
 
 from mpp_authz import pricing
-from mpp_operator import processes
+from mpp_operator import networks, processes
 
 ANVIL_VERSION: Final = "1.7.1"
 #: The default hardfork, T0, knows no expiring nonces.
 HARDFORK: Final = "T4"
-CHAIN_ID: Final = 31337
+CHAIN_ID: Final = networks.CHAIN_IDS[networks.LOCALNET]
 #: Hardfork T4 includes no transaction that is valid for longer than 30 s; pympp signs until the challenge expires.
 LONGEST_CHALLENGE: Final = 25  # seconds
 
@@ -68,7 +68,7 @@ class Chain:
     @property
     def network(self) -> pricing.Network:
         """As the pricing file has it."""
-        return pricing.Network("localnet", "tempo", self.chain_id, (self.rpc_url,))
+        return pricing.Network(networks.LOCALNET, "tempo", self.chain_id, (self.rpc_url,))
 
     def settings(self) -> dict[str, Any]:
         """The entry `localnet` of `networks` in gateway.yaml."""
