@@ -287,7 +287,7 @@ class Gate:
             )
         )
         return verdicts.used(
-            f"This transfer cannot pay for this request: {detail}. Do not pay again; ask the operator."
+            f"This transfer cannot pay for this request. {detail} Do not pay again; ask the operator."
         )
 
     # --- a credential we have seen ----------------------------------------------------------------------

@@ -105,7 +105,6 @@ class Rail:
     owners: dict[str, str] = field(default_factory=dict)  # transaction -> challenge id
     sent: list[str] = field(default_factory=list)  # every broadcast, also of the same transaction
     verified: int = 0
-    resent: int = 0
     closed: bool = False
     _stops: dict[str, asyncio.Event] = field(default_factory=dict)
     _reached: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -188,7 +187,7 @@ class Rail:
                 if transfer.reverted:
                     return Refused("verification-failed", "The transfer was reverted.")
                 if transfer.amount != quote.request["amount"] or transfer.challenge_id != quote.challenge.id:
-                    return TransferRefused(str(said["tx"]), "it pays for something else")
+                    return TransferRefused(str(said["tx"]), "It pays for something else.")
                 return Verified("push", transfer.payer, True, str(said["tx"]), None, transfer.at)
             case "proof":
                 return Verified("proof", said["payer"], True, quote.challenge.id)
@@ -228,7 +227,6 @@ class Rail:
             self.blocks[transaction] = {"settles": "settled", "reverts": "reverted"}[self.sends]
 
     async def resend(self, raw: str, network: Network) -> None:
-        self.resent += 1
         await self._at("resend")
         self._send(raw.removeprefix("co-signed "))
 

@@ -30,11 +30,6 @@ class Proxy:
         """Answer 503."""
         self._refuse.add(method)
 
-    def heal(self) -> None:
-        self._drop.clear()
-        self._drop_answers.clear()
-        self._refuse.clear()
-
     async def __aenter__(self) -> Self:
         self._http = httpx.AsyncClient(timeout=30, trust_env=False)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

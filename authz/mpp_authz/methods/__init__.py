@@ -31,8 +31,8 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The payment is not acceptable, and no money moved. `problem` is a slug of `problems`; `detail` holds no part
-    of the credential."""
+    """The payment is not acceptable, and no money moved. `problem` is a slug of `problems`; `detail` is a whole
+    sentence and holds no part of the credential."""
 
     problem: str
     detail: str
@@ -40,7 +40,8 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class TransferRefused:
-    """A push transfer that exists and pays us, but not for this: never answered with a challenge."""
+    """A push transfer that exists and pays us, but not for this: never answered with a challenge. `detail` is a
+    whole sentence."""
 
     reference: str
     detail: str
