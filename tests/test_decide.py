@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mpp
@@ -31,7 +32,7 @@ from promises import (
 
 from mpp_authz import decide, verdicts, wire
 from mpp_authz.challenge import Keyring
-from mpp_authz.ledger import State
+from mpp_authz.ledger import State, stores
 from mpp_authz.methods import Refused, TransferRefused, Unavailable
 from mpp_authz.pricing import Transport
 from mpp_authz.verdicts import Allow, Deny
@@ -839,6 +840,26 @@ async def test_a_process_that_was_taken_for_dead_takes_no_attempt_back(world: Wo
     await world.gate.closer.not_sent(world.gate._begun(lost))
 
     assert await world.state(authorization) is State.DELIVERING
+
+
+async def test_a_transfer_for_a_challenge_older_than_the_ledger_is_refused_and_listed(
+    world: World, tmp_path: Path
+) -> None:
+    asked = await world.challenge()
+    authorization = world.push(asked)
+    world.clock.later(5)
+    lost = await stores.open_ledger(f"sqlite:{tmp_path / 'a new one.db'}", clock=lambda: world.clock.ms)
+
+    try:
+        verdict = await world.another("authz-0/boot-2", ledger=lost).check(
+            world.request(authorization=authorization)
+        )
+        noted = await lost.refused(9)
+    finally:
+        await lost.close()
+
+    assert problem(verdict) == USED
+    assert [each.challenge_id for each in noted] == [asked.id]
 
 
 # --- many at once, and giving up -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from ledgers import BINDING, FACTORIES, UNFINISHED, Store, payment, program, said, tell
 
-from mpp_authz.ledger import Binding, Ledger, Payment, RefusedTransfer, State
+from mpp_authz.ledger import MAX_REFUSALS, Binding, Ledger, Payment, RefusedTransfer, State
 
 
 async def test_a_row_comes_back_as_it_was_put_in(ledger: Ledger) -> None:
@@ -569,3 +569,36 @@ def test_a_store_does_what_a_dict_would(name: str) -> None:
             max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+# --- bounds ---------------------------------------------------------------------------------------------
+
+
+async def test_one_transfer_is_noted_a_bounded_number_of_times(ledger: Ledger) -> None:
+    for number in range(MAX_REFUSALS + 5):
+        await ledger.refuse(RefusedTransfer(f"c{number}", "0x1", "r", "n", "x"))
+    await ledger.refuse(RefusedTransfer("c", "0x2", "r", "n", "x"))
+
+    noted = await ledger.refused(100)
+    assert [each.reference for each in noted].count("0x1") == MAX_REFUSALS
+    assert "0x2" in {each.reference for each in noted}
+
+
+async def test_failed_rows_are_forgotten_when_they_are_old_and_nothing_else_is(ledger: Ledger) -> None:
+    await ledger.insert(payment("old failed", State.FAILED, created_at=1_000))
+    await ledger.insert(payment("new failed", State.FAILED, created_at=3_000))
+    await ledger.insert(payment("old owed", State.OWED, created_at=1_000))
+
+    assert await ledger.forget_failed(2_000, 10) == 1
+
+    assert await ledger.get("old failed") is None
+    assert await ledger.get("new failed") is not None
+    assert await ledger.get("old owed") is not None
+
+
+async def test_a_store_knows_when_it_was_made(store: Store) -> None:
+    async with store.opened() as ledger:
+        born = await ledger.born_at()
+        assert born <= await ledger.now()
+    async with store.opened() as again:
+        assert await again.born_at() == born

@@ -35,6 +35,7 @@ _POLL_SECONDS: Final = 0.025
 #: requests that present one credential.
 _WAIT_FOR_ONE: Final = 8
 
+_BEFORE_THE_LEDGER: Final = "It was asked for before this ledger began."
 _ANOTHER: Final = "Another credential was presented for this challenge."
 _USED_UP: Final = "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
 
@@ -237,6 +238,9 @@ class Gate:
             wrong = case.wrong(verified.transferred_at)
             if wrong is not None:
                 return await self._refuse_transfer(case, verified.reference or "", wrong[1])
+            if case.bound.minted_at < await self.ledger.born_at():
+                # A ledger that was lost knows nothing of it: it may have been delivered.
+                return await self._refuse_transfer(case, verified.reference or "", _BEFORE_THE_LEDGER)
         elif verified.mode == "pull" and verified.payer_proved:
             taken = await self._take_credit(case, verified)
             if taken is not None:

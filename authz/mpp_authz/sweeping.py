@@ -15,6 +15,8 @@ from mpp_authz.settlement import Settler
 log = logging.getLogger(__name__)
 
 _ROWS_A_ROUND: Final = 100
+#: A FAILED row outlives its challenge by far; after that its absence says the same. Milliseconds.
+_FAILED_KEPT_MS: Final = 86_400_000
 #: Rows whose chain is asked at the same time.
 _AT_ONCE: Final = 8
 
@@ -46,6 +48,7 @@ class Sweeper:
     async def round(self) -> None:
         """One look at everything that is due."""
         await self.closer.bury()
+        await self.ledger.forget_failed(await self.ledger.now() - _FAILED_KEPT_MS, _ROWS_A_ROUND)
         rows = await self.ledger.due(await self.ledger.now(), _ROWS_A_ROUND)
         free = asyncio.Semaphore(_AT_ONCE)
 

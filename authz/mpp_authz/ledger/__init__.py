@@ -6,7 +6,7 @@ what is decided by the pure functions of `transitions`.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class State(StrEnum):
@@ -93,6 +93,10 @@ class RefusedTransfer:
     at: int = 0
 
 
+#: How often one transfer is noted as refused.
+MAX_REFUSALS: Final = 16
+
+
 class LedgerUnavailable(Exception):
     """The store did not answer or did not take the write: fail closed."""
 
@@ -141,8 +145,17 @@ class Ledger(Protocol):
 
     async def counts(self) -> dict[State, int]: ...
 
+    async def born_at(self) -> int:
+        """When this store was made: of what was paid before, it knows nothing."""
+        ...
+
+    async def forget_failed(self, before: int, limit: int) -> int:
+        """Remove FAILED rows made before a moment, at most `limit`; how many. They moved no money."""
+        ...
+
     async def refuse(self, transfer: RefusedTransfer) -> None:
-        """Note a refused transfer once per (challenge id, reference)."""
+        """Note a refused transfer once per (challenge id, reference), and MAX_REFUSALS times per reference:
+        challenges are free, so one transfer could else fill the store."""
         ...
 
     async def refused(self, limit: int) -> tuple[RefusedTransfer, ...]: ...

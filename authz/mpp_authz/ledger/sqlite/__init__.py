@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from mpp_authz.ledger import Binding, LedgerUnavailable, Payment, RefusedTransfer, State
+from mpp_authz.ledger import MAX_REFUSALS, Binding, LedgerUnavailable, Payment, RefusedTransfer, State
 from mpp_authz.ledger.sqlite import files, rows
 from mpp_authz.ledger.sqlite.lanes import Lane, answer, commit
 
@@ -103,6 +103,17 @@ class SQLiteLedger:
         found = await _all(self._reports, rows.QUERIES["counts"])
         return {State(state): count for state, count in found}
 
+    async def born_at(self) -> int:
+        found = await _all(self._reader, "SELECT applied_at FROM migrations WHERE version = 1")
+        return int(found[0][0])
+
+    async def forget_failed(self, before: int, limit: int) -> int:
+        statement = (
+            "DELETE FROM payments WHERE id IN "
+            "(SELECT id FROM payments WHERE state = 'FAILED' AND created_at < ? LIMIT ?)"
+        )
+        return await self._write(lambda connection: connection.execute(statement, (before, limit)).rowcount)
+
     async def refuse(self, transfer: RefusedTransfer) -> None:
         """As the protocol says; `at` 0 becomes the store's time."""
         row = (
@@ -112,10 +123,13 @@ class SQLiteLedger:
             transfer.network,
             transfer.reason,
             transfer.at or self._clock(),
+            transfer.reference,
+            MAX_REFUSALS,
         )
         statement = (
             "INSERT INTO refused_transfers (challenge_id, reference, route, network, reason, at) "
-            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            "SELECT ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM refused_transfers WHERE reference = ?) < ? "
+            "ON CONFLICT DO NOTHING"
         )
         await self._write(lambda connection: connection.execute(statement, row).rowcount)
 

@@ -79,6 +79,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT
         """,
         "CREATE INDEX refused_newest ON refused_transfers (at)",
+        "CREATE INDEX refused_reference ON refused_transfers (reference)",
         "CREATE TABLE networks (name TEXT PRIMARY KEY NOT NULL, document TEXT NOT NULL) STRICT",
     ),
 )
