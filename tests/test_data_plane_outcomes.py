@@ -103,6 +103,7 @@ async def test_how_a_failure_is_told_to_a_grpc_client(tmp_path: Path) -> None:
         answer = await plane.ask("GET", "/llm/hangup", PAY | {"content-type": "application/grpc"})
 
         assert (answer.status_code, answer.headers["grpc-status"]) == (200, "14")
+        assert "payment-receipt" not in answer.headers
         assert await ended(plane) == (200, "UC", "upstream_reset_before_response_started", False)
         assert plane.envoy.outcomes()[0]["began"] is None
 

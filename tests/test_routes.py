@@ -217,3 +217,11 @@ def test_one_changed_service_among_two_thousand_is_rendered_in_a_second() -> Non
 
     assert "other.example.com" in text
     assert taken < 1.0
+
+
+def test_a_streaming_route_that_binds_bodies_takes_no_upgrade() -> None:
+    bound = irs.priced("r", irs.ANYTHING, streaming=True, digest_max_bytes=1024)
+    plain = irs.priced("r", irs.ANYTHING, streaming=True)
+
+    assert "upgrade_configs" not in str(routes.render(irs.gateway(irs.service(bound))))
+    assert "upgrade_configs" in str(routes.render(irs.gateway(irs.service(plain))))

@@ -175,7 +175,10 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
         **rewrite,
     }
     if route.streaming:
-        action |= {"timeout": "0s", "upgrade_configs": [{"upgrade_type": "websocket"}]}
+        action |= {"timeout": "0s"}
+        if route.price is None or route.price.digest_max_bytes is None:
+            # Envoy buffers no body of an upgrade, so a bound one could not be compared.
+            action |= {"upgrade_configs": [{"upgrade_type": "websocket"}]}
     else:
         action |= {
             "timeout": clusters.seconds(service.timeouts.request),

@@ -94,7 +94,7 @@ def _priced_answers() -> list[hcm.HttpFilter]:
     return [
         # "Servers MUST NOT return a Payment-Receipt header on error responses"
         # -- draft-httpauth-payment-00, Receipts. First in the list: it has the last word on the way out.
-        _unless(name, predicates.class_is("2xx"), _on_response(messages.remove(wire.RECEIPT_HEADER))),
+        _unless(name, predicates.successful(), _on_response(messages.remove(wire.RECEIPT_HEADER))),
         # A credit without a word on when to come back. After the credit's own filter on the way out.
         _only_if(
             name, predicates.response_has(wire.CREDIT_HEADER), _on_response(messages.add("retry-after", "1"))

@@ -29,7 +29,11 @@ _WORDS: Final = {
     431: ("Request Header Fields Too Large", "The headers are larger than this gateway accepts."),
     500: ("Internal Server Error", "The gateway could not answer this request."),
     502: ("Bad Gateway", "The service behind this gateway gave no valid answer."),
-    503: ("Service Unavailable", "The gateway cannot answer right now. Send the same request again in a moment."),
+    503: (
+        "Service Unavailable",
+        "The gateway cannot answer right now. Send the same request again in a moment, with the same credential "
+        "if it had one; do not pay again.",
+    ),
     504: ("Gateway Timeout", "The service behind this gateway did not answer in time."),
 }
 # These are Envoy's names for them.

@@ -32,6 +32,11 @@ def delivered() -> Predicate:
     return either(class_is("1xx"), class_is("2xx"), status_is(304))
 
 
+def successful() -> Predicate:
+    """A status 2xx that does not say of itself, to a gRPC client, that it is a failure."""
+    return both(class_is("2xx"), negated(response_has("grpc-status", "[1-9][0-9]*")))
+
+
 def foreign(answer: Predicate) -> Predicate:
     """The answer is not authz's own."""
     return both(answer, negated(response_has(wire.CHALLENGE_MARKER)))
