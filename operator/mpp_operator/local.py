@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets as random
+import secrets
 import signal
 import socket
 import sys
@@ -343,7 +343,7 @@ class Machine:
         self._complaints = ()
         before = self.inputs
         if self._settings(before) != self._settings(inputs):
-            self.out.warn("gateway.yaml: listen, tls and timeouts of checks take effect at the next start")
+            self.out.warn("gateway.yaml: listen, tls and timeouts of Checks take effect at the next start")
         if not self.publish(inputs):
             return
         self.inputs = inputs
@@ -482,7 +482,7 @@ class Machine:
 
     def _envoy_command(self) -> processes.Command:
         # A fresh name each time: authz must never take a new Envoy's file for the rest of an old one's.
-        self._instance = f"envoy-{int(time.time())}-{random.token_hex(4)}"
+        self._instance = f"envoy-{int(time.time())}-{secrets.token_hex(4)}"
         settings = replace(
             self._settings(self.inputs),
             instance=self._instance,

@@ -8,12 +8,13 @@ import argparse
 import asyncio
 import base64
 import binascii
+import contextlib
 import email.utils
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -301,19 +302,14 @@ async def _credential(challenge: mpp.Challenge, chain_id: int | None, key: str, 
 # --- HTTP ----------------------------------------------------------------------------------------------
 
 
-class _client:
+@contextlib.asynccontextmanager
+async def _client(given: httpx.AsyncClient | None) -> AsyncIterator[httpx.AsyncClient]:
     """The caller's client, left open; or one of our own."""
-
-    def __init__(self, http: httpx.AsyncClient | None) -> None:
-        self._given = http
-        self._client = http or httpx.AsyncClient(timeout=ANSWER_LIMIT)
-
-    async def __aenter__(self) -> httpx.AsyncClient:
-        return self._client
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._given is None:
-            await self._client.aclose()
+    if given is not None:
+        yield given
+        return
+    async with httpx.AsyncClient(timeout=ANSWER_LIMIT) as own:
+        yield own
 
 
 async def _send(
