@@ -10,23 +10,23 @@ from promises import LIMIT, NETWORK, World, read
 from mpp_authz import challenge, methods, quotes
 from mpp_authz.ledger import State
 from mpp_authz.methods import Quote, Verified
-from mpp_authz.settlement import Attempt, ClaimLost, Waiter
+from mpp_authz.settlement import ClaimLost, Settlement, Waiter
 
 
-async def attempt(world: World, **payload: Any) -> tuple[Attempt, Verified]:
+async def settlement(world: World, **payload: Any) -> tuple[Settlement, Verified]:
     """A credential as the gate hands it to the settler."""
     authorization = world.pay(await world.challenge(), **payload)
     presented = challenge.read_credential(authorization.removeprefix("Payment "))
     bound, request = quotes.read(presented.challenge)
     quote = Quote(presented.challenge, request, NETWORK)
-    made = Attempt(presented, bound, quote, world.rail, world.terms.routes["shop/llm/complete"], Waiter())
+    made = Settlement(presented, bound, quote, world.rail, world.terms.routes["shop/llm/complete"], Waiter())
     verified = await world.rail.verify(made.credential, quote)
     assert isinstance(verified, Verified)
     return made, verified
 
 
 async def test_a_payment_becomes_a_credit_first(world: World) -> None:
-    made, verified = await attempt(world)
+    made, verified = await settlement(world)
 
     row = await world.gate.settler.settle(made, verified)
 
@@ -35,7 +35,7 @@ async def test_a_payment_becomes_a_credit_first(world: World) -> None:
 
 
 async def test_a_challenge_that_is_taken_is_a_lost_claim_and_nothing_is_sent(world: World) -> None:
-    made, verified = await attempt(world)
+    made, verified = await settlement(world)
     await world.gate.settler.settle(made, verified)
 
     with pytest.raises(ClaimLost):
@@ -67,7 +67,7 @@ class Odd:
 
 
 async def test_a_method_that_settles_without_a_claim_is_a_bug_that_stops_there(world: World) -> None:
-    made, verified = await attempt(world)
+    made, verified = await settlement(world)
     odd: Any = Odd(methods.Settled("0x1", None))
 
     with pytest.raises(RuntimeError, match="method odd settled without a claim"):
@@ -78,7 +78,7 @@ async def test_a_method_that_settles_without_a_claim_is_a_bug_that_stops_there(w
     "answer", [methods.Refused("verification-failed", "no"), methods.Unavailable("down")], ids=str
 )
 async def test_a_refusal_before_the_claim_leaves_no_row(world: World, answer: Any) -> None:
-    made, verified = await attempt(world)
+    made, verified = await settlement(world)
     odd: Any = Odd(answer)
 
     assert await world.gate.settler.settle(replace(made, method=odd), verified) == answer
@@ -86,7 +86,7 @@ async def test_a_refusal_before_the_claim_leaves_no_row(world: World, answer: An
 
 
 async def test_an_error_before_the_claim_means_that_nothing_was_sent(world: World) -> None:
-    made, verified = await attempt(world)
+    made, verified = await settlement(world)
     odd: Any = Odd(None, raises=ValueError("x"))
 
     found = await world.gate.settler.settle(replace(made, method=odd), verified)
@@ -95,7 +95,7 @@ async def test_an_error_before_the_claim_means_that_nothing_was_sent(world: Worl
 
 
 async def test_a_claim_is_asked_twice_for_one_transaction_and_keeps_one_envelope(world: World) -> None:
-    made, verified = await attempt(world)
+    made, verified = await settlement(world)
     odd: Any = Odd(methods.Unknown("?"), claims=2)
 
     row = await world.gate.settler.settle(replace(made, method=odd), verified)
@@ -153,7 +153,7 @@ async def test_a_proof_whose_process_died_is_settled_by_its_claim(world: World) 
 
 
 async def test_what_is_known_is_not_written_over(world: World) -> None:
-    made, verified = await attempt(world)
+    made, verified = await settlement(world)
     row = await world.gate.settler.settle(made, verified)
     assert not isinstance(row, methods.Refused | methods.Unavailable)
     stale = replace(row, state=State.UNKNOWN, version=0)

@@ -24,7 +24,7 @@ from mpp_authz.metrics import Metrics
 from mpp_authz.pricing import Network, Pricing, RoutePrice
 from mpp_authz.problems import Kind
 from mpp_authz.quotes import Request
-from mpp_authz.settlement import Attempt, ClaimLost, Settler, Waiter
+from mpp_authz.settlement import ClaimLost, Settlement, Settler, Waiter
 from mpp_authz.verdicts import Allow, Deny, Verdict
 
 log = logging.getLogger(__name__)
@@ -221,10 +221,9 @@ class Gate:
         wrong = case.wrong()
         if wrong is not None and not case.pushed:
             return await self._refuse(case, replacing, *wrong)
-        quote = case.quote(network)
-        attempt = Attempt(case.presented, case.bound, quote, method, case.price, case.waiter)
+        settlement = case.settlement(method, network)
         begun = time.perf_counter()
-        verified = await method.verify(attempt.credential, quote)
+        verified = await method.verify(settlement.credential, settlement.quote)
         self.metrics.verified(method.name, type(verified).__name__.lower(), time.perf_counter() - begun)
         match verified:
             case methods.Refused(slug, detail):
@@ -245,13 +244,13 @@ class Gate:
             taken = await self._take_credit(case, verified)
             if taken is not None:
                 return taken
-        return await self._settle(case, attempt, verified, replacing)
+        return await self._settle(case, settlement, verified, replacing)
 
     async def _settle(
-        self, case: "_Case", attempt: Attempt, verified: Verified, replacing: Payment | None
+        self, case: "_Case", settlement: Settlement, verified: Verified, replacing: Payment | None
     ) -> Verdict:
         try:
-            result = await self.settler.settle(attempt, verified, replacing)
+            result = await self.settler.settle(settlement, verified, replacing)
         except ClaimLost:
             row = await self.ledger.get(case.presented.challenge.id)
             if row is not None and row != replacing:
@@ -265,7 +264,7 @@ class Gate:
             case Payment(state=State.UNKNOWN):
                 # One more look where a node refused it: forged signatures must not fill the lane of those who pay.
                 seconds = 0.0 if case.waiter.idle else self.times.settle_wait
-                result = await self.settler.outcome(result, attempt, seconds)
+                result = await self.settler.outcome(result, settlement, seconds)
                 if result.state is State.UNKNOWN:
                     return verdicts.unknown()
         return await self._known(case, result)
@@ -409,9 +408,8 @@ class Gate:
         """SETTLING whose process died, or UNKNOWN: what the chain says of it."""
         if row.id != case.presented.challenge.id or case.method is None or case.network is None:
             return await self.settler.outcome(row, None, seconds)
-        quote = case.quote(case.network)
-        attempt = Attempt(case.presented, case.bound, quote, case.method, case.price, case.waiter)
-        return await self.settler.outcome(row, attempt, seconds)
+        settlement = case.settlement(case.method, case.network)
+        return await self.settler.outcome(row, settlement, seconds)
 
     async def _again(self, case: "_Case", row: Payment) -> Verdict:
         """DELIVERED. Forwarded again only where the upstream promises to answer an Idempotency-Key once."""
@@ -473,6 +471,8 @@ class Gate:
         loop = asyncio.get_running_loop()
         if transitions.promised(row, await self.ledger.now()):
             return None
+        if row.state is State.CREDIT and row.attempt > 0 and case.bound.minted_at < (row.answered_at or 0):
+            return None  # minted before the answer that failed: whoever retries has that credential
         if row.state is State.SETTLING and not row.check_ended:
             if not transitions.is_over(row, await self.ledger.now(), self.settler.owner):
                 return None
@@ -558,6 +558,9 @@ class _Case:
         """What we signed, with today's terms of the sponsor."""
         offer = next((o for o in self.price.offers if o.name == self.bound.offer), None)
         return Quote(self.presented.challenge, self.request_fields, network, offer.fee_payer if offer else None)
+
+    def settlement(self, method: Method, network: Network) -> Settlement:
+        return Settlement(self.presented, self.bound, self.quote(network), method, self.price, self.waiter)
 
     @property
     def binding(self) -> Binding:

@@ -1,4 +1,4 @@
-"""Move the money once, and find out what became of it. Owns the claim on a row while it settles.
+"""Move the money once, and find out what became of it. Owns the claim on a row while it settles. Knows no HTTP.
 
 A settlement outlives its Check: it runs in a task of its own, and when nobody waits any more it ends in a
 credit. After something may have been sent, only the chain's answer decides.
@@ -42,7 +42,7 @@ class Waiter:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Settlement:
     """One credential on its way to be settled."""
 
     presented: Presented
@@ -147,7 +147,7 @@ class Settler:
         return task
 
     async def settle(
-        self, attempt: Attempt, verified: Verified, replacing: Payment | None = None
+        self, settlement: Settlement, verified: Verified, replacing: Payment | None = None
     ) -> Payment | methods.Refused | methods.Unavailable:
         """Claim the row, move the money, and write down what became of it.
 
@@ -157,33 +157,33 @@ class Settler:
             ClaimLost: the row, or the transaction, is somebody else's; nothing was sent.
             LedgerUnavailable: nothing was sent, or the row says SETTLING and is resolved later.
         """
-        claim = _Claim(self.ledger, self._row(attempt, verified), replacing, attempt.waiter)
+        claim = _Claim(self.ledger, self._row(settlement, verified), replacing, settlement.waiter)
         loop = asyncio.get_running_loop()
         begun, result = loop.time(), "error"
         try:
-            outcome = await attempt.method.settle(attempt.credential, attempt.quote, verified, claim)
+            outcome = await settlement.method.settle(settlement.credential, settlement.quote, verified, claim)
             result = type(outcome).__name__.lower()
         except LedgerUnavailable:
             raise
         except Exception as error:
             # A method may fail in any way; once the row is there, only the chain knows.
-            log.exception("settlement failed", extra={"payment": attempt.presented.challenge.id})
+            log.exception("settlement failed", extra={"payment": settlement.presented.challenge.id})
             if claim.row is None and not claim.lost:
                 return methods.Unavailable(type(error).__name__)
             outcome = methods.Unknown(type(error).__name__)
         finally:
-            self.metrics.settled(attempt.method.name, result, loop.time() - begun)
+            self.metrics.settled(settlement.method.name, result, loop.time() - begun)
         if claim.lost:
             raise ClaimLost
         row = claim.row
         if row is None:
             if isinstance(outcome, methods.Refused | methods.Unavailable):
                 return outcome
-            raise RuntimeError(f"method {attempt.method.name} settled without a claim")
+            raise RuntimeError(f"method {settlement.method.name} settled without a claim")
         match outcome:
             case methods.Settled():
                 now = await self.ledger.now()
-                return await self._written(row, self._as_settled(outcome, now, attempt.waiter))
+                return await self._written(row, self._as_settled(outcome, now, settlement.waiter))
             case methods.Refused() | methods.Unavailable():
                 # Provably nothing was sent by this claim.
                 reason = outcome.detail if isinstance(outcome, methods.Refused) else outcome.reason
@@ -191,32 +191,32 @@ class Settler:
                     row, lambda r: transitions.failed(r, reason) if claim.holds(r) else None
                 )
             case methods.Unknown():
-                attempt.waiter.idle = outcome.refused
+                settlement.waiter.idle = outcome.refused
                 return await self._open(row, outcome.reason)
 
-    def _row(self, attempt: Attempt, verified: Verified) -> Payment:
-        challenge, request = attempt.presented.challenge, attempt.quote.request
+    def _row(self, settlement: Settlement, verified: Verified) -> Payment:
+        challenge, request = settlement.presented.challenge, settlement.quote.request
         return Payment(
             id=challenge.id,
             state=State.SETTLING,
-            binding=quotes.binding(challenge, attempt.bound),
+            binding=quotes.binding(challenge, settlement.bound),
             method=challenge.method,
             intent=challenge.intent,
-            network=attempt.bound.network,
+            network=settlement.bound.network,
             currency=str(request["currency"]).lower(),
             recipient=str(request["recipient"]).lower(),
             amount=str(request["amount"]),
             mode=verified.mode,
-            credential_hash=attempt.presented.fingerprint,
+            credential_hash=settlement.presented.fingerprint,
             # Anybody can write a name into a signature nobody checked: until the chain has, it is not whose retry
             # would have to wait for this row.
             payer=verified.payer if verified.payer_proved else None,
-            minted_at=attempt.bound.minted_at,
-            expires_at=attempt.bound.minted_at + attempt.price.expires_in * 1000,
+            minted_at=settlement.bound.minted_at,
+            expires_at=settlement.bound.minted_at + settlement.price.expires_in * 1000,
             lease_owner=self.owner,
-            attempts_allowed=attempt.price.credit_attempts,
-            credit_life=attempt.price.credit_life * 1000,
-            streaming=attempt.price.streaming,
+            attempts_allowed=settlement.price.credit_attempts,
+            credit_life=settlement.price.credit_life * 1000,
+            streaming=settlement.price.streaming,
         )
 
     def _as_settled(
@@ -243,21 +243,21 @@ class Settler:
 
     # --- resolving -------------------------------------------------------------------------------------
 
-    async def resolve(self, row: Payment, attempt: Attempt | None = None) -> Payment | None:
+    async def resolve(self, row: Payment, settlement: Settlement | None = None) -> Payment | None:
         """Ask the chain what became of an open payment, once at a time per payment.
 
-        With the credential's `attempt`, the same transaction is sent again where it can still settle: it
+        With the credential's `settlement`, the same transaction is sent again where it can still settle: it
         cannot pay twice. Returns the row as it is now, or None when the chain could not be asked.
         """
         task = self._resolving.get(row.id)
         if task is None:
-            task = self.shielded(self._resolve(row, attempt))
+            task = self.shielded(self._resolve(row, settlement))
             self._resolving[row.id] = task
             task.add_done_callback(lambda _: self._resolving.pop(row.id, None))
         return await asyncio.shield(task)
 
-    async def _resolve(self, row: Payment, attempt: Attempt | None) -> Payment | None:
-        method, network = self.by_name.get(row.method), await self.network(row, attempt)
+    async def _resolve(self, row: Payment, settlement: Settlement | None) -> Payment | None:
+        method, network = self.by_name.get(row.method), await self.network(row, settlement)
         if method is None or network is None or row.reference is None:
             log.error("open payment without its network", extra={"payment": row.id, "network": row.network})
             await self._open(row, "its network is not known any more")
@@ -269,14 +269,14 @@ class Settler:
         else:
             found = await method.lookup(row.reference, row.valid_before, network)
         if isinstance(found, methods.NotYet):
-            raw = row.envelope or (method.raw(attempt.credential) if attempt is not None else None)
+            raw = row.envelope or (method.raw(settlement.credential) if settlement is not None else None)
             if raw is not None and row.mode == "pull":
                 await method.resend(raw, network)
                 found = await method.lookup(row.reference, row.valid_before, network)
         now = await self.ledger.now()
         match found:
             case methods.Settled():
-                waiter = attempt.waiter if attempt is not None else None
+                waiter = settlement.waiter if settlement is not None else None
                 return await self._written(row, self._as_settled(found, now, waiter))
             case methods.Never(reason):
                 return await self._written(row, lambda r: transitions.failed(r, reason))
@@ -291,22 +291,22 @@ class Settler:
         pause = min(max(now - row.created_at, _FIRST_PAUSE_MS), _LONGEST_PAUSE_MS)
         return await self._written(row, lambda r: transitions.unknown(r, reason, now + pause))
 
-    async def outcome(self, row: Payment, attempt: Attempt | None, seconds: float) -> Payment:
+    async def outcome(self, row: Payment, settlement: Settlement | None, seconds: float) -> Payment:
         """Resolve until the outcome is known or the time is up; the row as it is then."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while True:
-            row = await self.resolve(row, attempt) or await self.ledger.get(row.id) or row
+            row = await self.resolve(row, settlement) or await self.ledger.get(row.id) or row
             if row.state not in (State.SETTLING, State.UNKNOWN) or loop.time() + _POLL_SECONDS > deadline:
                 return row
             await asyncio.sleep(_POLL_SECONDS)
 
     # --- networks --------------------------------------------------------------------------------------
 
-    async def network(self, row: Payment, attempt: Attempt | None) -> Network | None:
+    async def network(self, row: Payment, settlement: Settlement | None) -> Network | None:
         """The row's network: today's, or as it was when it was removed while payments were open on it."""
-        if attempt is not None:
-            return attempt.quote.network
+        if settlement is not None:
+            return settlement.quote.network
         if row.network not in self._removed:
             documents = await self.ledger.networks()
             self._removed = {name: Network(**_fields(text)) for name, text in documents.items()}
