@@ -316,6 +316,22 @@ async def test_a_challenge_minted_before_the_answer_is_a_parallel_call(world: Wo
     assert world.rail.settlements() == 2
 
 
+async def test_a_challenge_minted_before_an_answer_that_failed_takes_no_credit_and_pays(world: World) -> None:
+    early = world.pay(await world.challenge())
+    world.clock.later(1)
+    old = world.pay(await world.challenge())
+    await world.news(await world.present(old), 500)
+
+    parallel = await world.present(early)
+    again = await world.present(old)
+
+    assert isinstance(parallel, Allow)
+    assert parallel.payment == read(early)
+    assert isinstance(again, Allow)
+    assert again.payment == read(old)
+    assert world.rail.settlements() == 2
+
+
 async def test_a_challenge_minted_after_the_answer_waits_for_news_and_then_takes_the_credit(world: World) -> None:
     world.gate.times = replace(world.gate.times, in_progress_wait=4.0, settle_wait=5.0)
     _, first = await bought(world)
