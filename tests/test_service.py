@@ -119,6 +119,8 @@ def entry(response: Any, code: int | None = 200, kind: int = accesslog_pb2.Downs
         logged.response.response_code.value = code
     for name, value in flags.items():
         setattr(common.response_flags, name, value)
+    if code is not None:
+        common.time_to_first_upstream_rx_byte.nanos = 1
     if not flags:
         common.time_to_last_upstream_rx_byte.nanos = 1
     return logged
