@@ -281,6 +281,21 @@ async def test_after_a_crash_the_check_that_is_asked_again_comes_before_a_parall
     assert world.rail.settlements() == 2
 
 
+async def test_a_sponsored_payment_that_starts_again_takes_no_credit_and_settles(world: World) -> None:
+    world.rail.stop("after claim")
+    sponsored = world.pay(await world.challenge(), sponsored=True)
+    await world.present(sponsored)  # its process dies before there was anything to send
+    world.rail.forget()
+    owed = world.pay(await world.challenge())
+    await world.news(await world.present(owed), 500)
+
+    again = await world.present(sponsored, gate=world.another("authz-0/boot-2"))
+
+    assert isinstance(again, Allow)
+    assert again.payment == read(sponsored)
+    assert await world.state(owed) is State.CREDIT
+
+
 async def test_a_retry_of_an_unknown_payment_waits_and_sends_nothing(world: World) -> None:
     world.rail.sends = "lost"
     old, _ = await bought(world)

@@ -240,7 +240,8 @@ class Gate:
             if case.bound.minted_at < await self.ledger.born_at():
                 # A ledger that was lost knows nothing of it: it may have been delivered.
                 return await self._refuse_transfer(case, verified.reference or "", _BEFORE_THE_LEDGER)
-        elif verified.mode == "pull" and verified.payer_proved:
+        elif verified.mode == "pull" and verified.payer_proved and replacing is None:
+            # Where it starts again its challenge has a row, so it cannot stand for another payment's credit.
             taken = await self._take_credit(case, verified)
             if taken is not None:
                 return taken
