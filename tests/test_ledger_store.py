@@ -34,6 +34,7 @@ async def test_a_row_comes_back_as_it_was_put_in(ledger: Ledger) -> None:
         payer="0xbb",
         reference="0x01",
         valid_before=1_700_000_001,
+        chain_id=7,
         envelope="0x76ff",
         minted_at=1,
         expires_at=2,

@@ -4,6 +4,7 @@ One row per challenge id. Stores are dumb on purpose: they insert, compare-and-s
 what is decided by the pure functions of `transitions`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -55,6 +56,7 @@ class Payment:
     payer: str | None = None  # lower case address; None where the method could not tell
     reference: str | None = None  # transaction hash, lower case; unique among rows that are not FAILED
     valid_before: int | None = None  # Unix seconds of block time after which it cannot settle any more
+    chain_id: int = 0  # of `network` when it was paid; 0 in rows older than this column
     envelope: str | None = None
     minted_at: int = 0  # from the challenge
     expires_at: int = 0
@@ -93,6 +95,14 @@ class RefusedTransfer:
     at: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DataPlane:
+    """What the store knows of one Envoy, for authz processes that cannot read its outcome file themselves."""
+
+    seen_at: int  # when an authz beside it last said that it lives
+    ended: bool  # its outcome file was read to the end and it will write no more: what is open was not delivered
+
+
 #: How often one transfer is noted as refused.
 MAX_REFUSALS: Final = 16
 
@@ -110,6 +120,11 @@ class Ledger(Protocol):
 
     async def now(self) -> int:
         """The store's clock, in Unix milliseconds. The only clock for leases and lives."""
+        ...
+
+    def clock(self) -> int:
+        """The store's clock as well as this process knows it, asking nobody: for minting, so that processes whose
+        own clocks differ sign moments that can be compared."""
         ...
 
     async def get(self, payment_id: str) -> Payment | None: ...
@@ -139,6 +154,24 @@ class Ledger(Protocol):
 
     async def delivering_at(self, data_plane: str) -> tuple[Payment, ...]: ...
 
+    async def settled_since(self, moment: int, after: str, limit: int) -> tuple[Payment, ...]:
+        """Rows that settled, but SPENT ones, by (settled_at, id), those beyond (`moment`, `after`): a page."""
+        ...
+
+    async def beat(self, data_planes: Collection[str]) -> None:
+        """These Envoys live, and their outcome files are read by us. One that ended stays ended."""
+        ...
+
+    async def end_data_plane(self, data_plane: str) -> None:
+        """Its outcome file was read to the end, and it will write no more."""
+        ...
+
+    async def data_plane(self, data_plane: str) -> DataPlane | None: ...
+
+    async def forget_data_planes(self, before: int, limit: int) -> int:
+        """Remove those last seen before a moment, at most `limit`; how many."""
+        ...
+
     async def listing(self, states: frozenset[State], limit: int) -> tuple[Payment, ...]:
         """Newest first; an empty set means every state."""
         ...
@@ -161,7 +194,8 @@ class Ledger(Protocol):
     async def refused(self, limit: int) -> tuple[RefusedTransfer, ...]: ...
 
     async def remember_network(self, name: str, document: str) -> None:
-        """Keep what a network was, so that a removed one can still be asked about open payments."""
+        """Keep what a network was, so that a removed one can still be asked about open payments. `name` is the
+        network's and its chain id, "<name>/<chain id>": one that is edited to another chain is another."""
         ...
 
     async def networks(self) -> dict[str, str]: ...

@@ -11,11 +11,19 @@ import asyncio
 import dataclasses
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from mpp_authz.ledger import MAX_REFUSALS, Binding, LedgerUnavailable, Payment, RefusedTransfer, State
+from mpp_authz.ledger import (
+    MAX_REFUSALS,
+    Binding,
+    DataPlane,
+    LedgerUnavailable,
+    Payment,
+    RefusedTransfer,
+    State,
+)
 from mpp_authz.ledger.sqlite import files, rows
 from mpp_authz.ledger.sqlite.lanes import Lane, answer, commit
 
@@ -64,6 +72,9 @@ class SQLiteLedger:
     async def now(self) -> int:
         return self._clock()
 
+    def clock(self) -> int:
+        return self._clock()
+
     async def get(self, payment_id: str) -> Payment | None:
         return await self._one("get", (payment_id,))
 
@@ -92,6 +103,33 @@ class SQLiteLedger:
 
     async def delivering_at(self, data_plane: str) -> tuple[Payment, ...]:
         return await self._many(self._reader, "delivering_at", (data_plane,))
+
+    async def settled_since(self, moment: int, after: str, limit: int) -> tuple[Payment, ...]:
+        return await self._many(self._reports, "settled_since", (moment, after, limit))
+
+    async def beat(self, data_planes: Collection[str]) -> None:
+        statement = (
+            "INSERT INTO data_planes (id, seen_at, ended) VALUES (?, ?, 0) "
+            "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
+        )
+        seen = [(name, self._clock()) for name in data_planes]
+        await self._write(lambda connection: connection.executemany(statement, seen).rowcount)
+
+    async def end_data_plane(self, data_plane: str) -> None:
+        statement = (
+            "INSERT INTO data_planes (id, seen_at, ended) VALUES (?, ?, 1) "
+            "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, ended = 1"
+        )
+        row = (data_plane, self._clock())
+        await self._write(lambda connection: connection.execute(statement, row).rowcount)
+
+    async def data_plane(self, data_plane: str) -> DataPlane | None:
+        found = await _all(self._reader, "SELECT seen_at, ended FROM data_planes WHERE id = ?", (data_plane,))
+        return DataPlane(found[0][0], bool(found[0][1])) if found else None
+
+    async def forget_data_planes(self, before: int, limit: int) -> int:
+        statement = "DELETE FROM data_planes WHERE id IN (SELECT id FROM data_planes WHERE seen_at < ? LIMIT ?)"
+        return await self._write(lambda connection: connection.execute(statement, (before, limit)).rowcount)
 
     async def listing(self, states: frozenset[State], limit: int) -> tuple[Payment, ...]:
         if not states:

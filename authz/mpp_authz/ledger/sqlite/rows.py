@@ -43,6 +43,8 @@ QUERIES: Final = {
     )
     + " ORDER BY lease_until, id LIMIT :limit",
     "delivering_at": _SELECT + "WHERE state = 'DELIVERING' AND data_plane = ? ORDER BY created_at, rowid",
+    "settled_since": _SELECT + "WHERE settled_at IS NOT NULL AND state <> 'SPENT' AND (settled_at, id) > (?, ?) "
+    "ORDER BY settled_at, id LIMIT ?",
     "listing": _SELECT + "ORDER BY created_at DESC, rowid DESC LIMIT ?",
     "listing_of": _SELECT  # noqa: S608
     + "WHERE state IN (SELECT value FROM json_each(?)) ORDER BY created_at DESC, rowid DESC LIMIT ?",

@@ -82,6 +82,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX refused_reference ON refused_transfers (reference)",
         "CREATE TABLE networks (name TEXT PRIMARY KEY NOT NULL, document TEXT NOT NULL) STRICT",
     ),
+    (
+        "ALTER TABLE payments ADD COLUMN chain_id INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX payments_settled ON payments (settled_at, id) "
+        "WHERE settled_at IS NOT NULL AND state <> 'SPENT'",
+        "CREATE TABLE data_planes "
+        "(id TEXT PRIMARY KEY NOT NULL, seen_at INTEGER NOT NULL, ended INTEGER NOT NULL) STRICT",
+        "CREATE INDEX data_planes_seen ON data_planes (seen_at)",
+    ),
 )
 
 
