@@ -153,6 +153,10 @@ def test_a_built_in_network_takes_another_endpoint() -> None:
         ({"defaults": {"offers": [{**OFFER, "network": "nowhere"}]}}, "defaults.offers[0].network"),
         ({"defaults": {"expiresIn": "1s"}}, "defaults.expiresIn"),
         ({"store": {}}, "store"),
+        ({"store": {"sqlite": "/a", "postgres": {"urlFrom": {"name": "db", "key": "url"}}}}, "store"),
+        ({"store": {"postgres": {}}}, "store.postgres.urlFrom"),
+        ({"store": {"postgres": {"urlFrom": {"name": "db"}}}}, "store.postgres.urlFrom.key"),
+        ({"store": {"postgres": {"url": "postgresql://a/b"}}}, "store.postgres.url"),
         ({"challengeKeys": []}, "challengeKeys"),
         ({"challengeKeys": ["a/b"]}, "challengeKeys[0].key"),
         ({"namespaces": {"shop": {"hosts": ["*"]}}}, "namespaces.shop.hosts[0]"),
@@ -167,10 +171,10 @@ def test_a_mistake_is_named_by_its_field(document: Any, field: str) -> None:
     assert field in problems(document)
 
 
-def test_postgres_is_refused_with_what_to_do() -> None:
-    found = problems({"store": {"postgres": {"urlFrom": {"name": "db", "key": "url"}}}})
+def test_a_postgres_is_named_by_the_secret_that_holds_its_address() -> None:
+    config = gateway.parse({"store": {"postgres": {"urlFrom": {"name": "db", "key": "url"}}}})
 
-    assert found == {"store.postgres": "not built yet: use sqlite"}
+    assert (config.postgres, config.sqlite) == (paidservice.KeyRef(name="db", key="url"), None)
 
 
 def test_real_money_over_plain_http_is_refused() -> None:

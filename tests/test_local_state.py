@@ -1,6 +1,7 @@
 """The folder in which one machine keeps its gateway."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -144,6 +145,71 @@ def test_a_damaged_signing_key_is_refused_and_never_replaced(state: statedir.Sta
     with pytest.raises(statedir.StateError, match=r"signing\.key: expected"):
         statedir.signing_key(state, None)
     assert (state.root / "signing.key").read_bytes() == content
+
+
+def test_a_gateway_keeps_its_name_among_replicas(state: statedir.State) -> None:
+    name = statedir.replica(state)
+
+    assert statedir.replica(state) == name
+    assert len(name) == 16
+    assert stat.S_IMODE((state.root / "replica.id").stat().st_mode) == 0o600
+
+
+def test_a_copied_folder_is_another_replica(state: statedir.State, tmp_path: Path) -> None:
+    name = statedir.replica(state)
+
+    shutil.copytree(state.root, tmp_path / "copy", copy_function=shutil.copy2)
+    copy = statedir.take(tmp_path / "copy", limit=0, say=lambda _: None)
+    other = statedir.replica(copy)
+    copy.close()
+
+    assert other != name
+    assert statedir.replica(state) == name
+
+
+def test_a_moved_folder_is_the_same_replica(root: Path, tmp_path: Path) -> None:
+    names = []
+    for place in (root, tmp_path / "moved"):
+        state = statedir.take(place, limit=0, say=lambda _: None)
+        names.append(statedir.replica(state))
+        state.close()
+        if place == root:
+            root.rename(tmp_path / "moved")
+
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"0123456789abcdef\n", b"../../../../etc/x 12\n"])
+def test_a_damaged_name_is_replaced(state: statedir.State, content: bytes) -> None:
+    name = statedir.replica(state)
+    (state.root / "replica.id").write_bytes(content)
+
+    other = statedir.replica(state)
+
+    assert other != name
+    assert statedir.replica(state) == other
+
+
+def test_a_crash_while_a_name_is_made_is_made_up_for(state: statedir.State) -> None:
+    (state.root / ".replica.id.new").write_text("half")
+
+    assert len(statedir.replica(state)) == 16
+
+
+def test_a_name_that_cannot_be_read_is_said(state: statedir.State) -> None:
+    (state.root / "replica.id").mkdir()
+
+    with pytest.raises(
+        statedir.StateError, match=r"replica\.id: expected a file we can read, got: Is a directory"
+    ):
+        statedir.replica(state)
+
+
+def test_a_name_that_cannot_be_kept_is_said(state: statedir.State) -> None:
+    (state.root / ".replica.id.new").mkdir()
+
+    with pytest.raises(statedir.StateError, match=r"replica\.id: expected a file we can write"):
+        statedir.replica(state)
 
 
 @pytest.mark.parametrize(

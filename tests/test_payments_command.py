@@ -11,7 +11,7 @@ from ledgers import payment
 
 from mpp_authz.ledger import Payment, RefusedTransfer, State
 from mpp_authz.ledger.sqlite import SQLiteLedger
-from mpp_operator import payments
+from mpp_operator import console, directory, payments
 
 HIDDEN = {"credential_hash": "hidden-credential", "envelope": "0xhidden", "idempotency_hash": "hidden-key"}
 ROWS = (
@@ -34,10 +34,14 @@ def fill(file: Path, rows: tuple[Payment, ...] = ROWS, refused: tuple[RefusedTra
     asyncio.run(write())
 
 
-def command(*arguments: str) -> int:
+def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     payments.add_arguments(parser)
-    return payments.run(parser.parse_args(arguments))
+    return parser.parse_args(words)
+
+
+def command(*words: str) -> int:
+    return payments.run(arguments(*words))
 
 
 def test_the_list_is_a_table_with_refused_transfers_and_a_summary(
@@ -128,9 +132,11 @@ def test_it_works_while_the_gateway_runs(tmp_path: Path, capsys: pytest.CaptureF
         (("show",), 1, "expected `list`, or `show` with the challenge id"),
         (("list", "c1"), 1, "expected `list`, or `show` with the challenge id"),
         (("show", "c0", "--state-dir", "."), 1, "no payment with the id 'c0'"),
-        (("--ledger", "redis://x"), 1, "ledger: expected sqlite:/path/to/ledger.db, got the scheme 'redis'"),
+        (("--ledger", "redis://x"), 1, "ledger: expected sqlite:/path/to/ledger.db"),
+        (("--ledger", "redis://x"), 1, "got the scheme 'redis'"),
         (("--state-dir", "none"), 3, "none/ledger.db: expected the ledger of a gateway that runs or has run"),
         (("--state-dir", "none"), 3, "Name the gateway's state folder with --state-dir"),
+        (("--state-dir", "ledger.db"), 3, "ledger.db/ledger.db: expected the ledger of a gateway that runs"),
         (("--ledger", "sqlite:none.db"), 3, "Name the gateway's state folder with --state-dir"),
     ],
 )
@@ -160,6 +166,23 @@ def test_the_default_is_the_state_folder_of_run(
     assert command("--limit", "1", "--json") == 0
 
     assert [row["id"] for row in read(capsys)["payments"]] == ["c3"]
+
+
+def test_a_gateway_whose_ledger_is_elsewhere_says_where(tmp_path: Path) -> None:
+    fill(tmp_path / "ledger.db")  # of a time before PostgreSQL
+    directory.publish(tmp_path / "secrets", {"ledger.url": "postgresql://me:pw@db/x\n"}, mode=0o600)
+
+    assert payments.address(arguments("--state-dir", str(tmp_path))) == f"file:{tmp_path / 'secrets/ledger.url'}"
+
+
+def test_a_state_folder_of_somebody_else_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> bool:  # root, who may look anywhere, runs tests, too
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+
+    with pytest.raises(console.Failure, match="expected a folder we can read, got: Permission denied"):
+        payments.address(arguments("--state-dir", str(tmp_path)))
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x"])

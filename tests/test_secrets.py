@@ -61,6 +61,15 @@ def test_authz_gets_the_signing_keys_in_order_and_the_sponsors() -> None:
     }
 
 
+def test_a_ledger_s_address_is_a_file_of_its_own_where_there_is_one() -> None:
+    gateway = ir.Gateway((), (), (), Transport(), (), ())
+
+    assert secrets.render(gateway, {}, ("k",), "postgresql://me:pw@db/x")["ledger.url"] == (
+        "postgresql://me:pw@db/x\n"
+    )
+    assert set(secrets.render(gateway, {}, ("k",))) == {keys.FILE_NAME}
+
+
 def test_every_missing_value_is_named_at_once() -> None:
     gateway = ir.Gateway(
         (), (), (), Transport(), holding("raw").upstream_secrets, (ir.FeePayerKey("sponsor", SPONSOR),)

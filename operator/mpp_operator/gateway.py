@@ -145,7 +145,8 @@ class GatewayConfig:
     networks: tuple[Network, ...] = tuple(BUILT_IN.values())  # by name
     offers: tuple[Offer, ...] = ()
     expires_in: int = 300
-    sqlite: str | None = None  # None: in the state directory
+    sqlite: str | None = None  # None, and no postgres either: in the state directory
+    postgres: KeyRef | None = None  # the Secret's key that holds the database's address
     namespace: str = "default"  # the gateway's own: its signing keys and default offers refer to Secrets there
     challenge_keys: tuple[KeyRef, ...] = ()  # the first signs, all verify
     namespaces: tuple[tuple[str, Namespace], ...] = ()
@@ -190,6 +191,7 @@ def parse(document: Mapping[str, Any]) -> GatewayConfig:
         offers=raw.defaults.offers or (),
         expires_in=raw.defaults.expires_in,
         sqlite=raw.store.sqlite if raw.store else None,
+        postgres=raw.store.postgres.url_from if raw.store and raw.store.postgres else None,
         namespace=raw.namespace,
         challenge_keys=raw.challenge_keys,
         namespaces=raw.namespaces,
@@ -242,8 +244,6 @@ class _Store:
 
 def _one_store(store: _Store) -> Iterator[Mistake]:
     yield from fields.one_of({"sqlite": store.sqlite, "postgres": store.postgres})
-    if store.postgres is not None:
-        yield "postgres", "not built yet: use sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

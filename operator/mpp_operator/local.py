@@ -57,6 +57,9 @@ _SLOW: Final = 1.0
 #: Envoy says this of extensions we chose knowing it, at each start.
 _WORK_IN_PROGRESS: Final = "marked as work-in-progress"
 
+#: authz's last word when it cannot start begins so.
+_AUTHZ_SAYS: Final = "mpp-gateway authz: "
+
 #: Bytes; some fifty thousand paid requests.
 _LONGEST_OUTCOMES: Final = 16 * 1024 * 1024
 
@@ -87,10 +90,21 @@ class Inputs:
 
     compiled: sources.Compiled
     challenge_keys: tuple[str, ...]
+    ledger: str  # its address
+
+    @property
+    def ledger_is_secret(self) -> bool:
+        """Whether its address may hold a password: then a file has it, and no command line."""
+        return not self.ledger.startswith("sqlite:")
 
     @property
     def secret_files(self) -> Mapping[str, str]:
-        return secret_files.render(self.compiled.compilation.gateway, self.compiled.values, self.challenge_keys)
+        return secret_files.render(
+            self.compiled.compilation.gateway,
+            self.compiled.values,
+            self.challenge_keys,
+            self.ledger if self.ledger_is_secret else None,
+        )
 
 
 async def run(options: Options, environ: Mapping[str, str], out: console.Console) -> None:
@@ -156,6 +170,7 @@ async def _start(
         state = await asyncio.to_thread(statedir.take, options.state_dir, limit=_LOCK_LIMIT, say=out.say)
         stack.callback(state.close)
         statedir.end_leftovers(state)
+        replica = statedir.replica(state)
     except statedir.StateError as error:
         raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
     except envoy.EnvoyError as error:
@@ -164,7 +179,7 @@ async def _start(
     chain = None
     if options.sandbox:
         chain = await _sandbox(stack, out)
-    machine = Machine(options, environ, out, state, binary, port, chain)
+    machine = Machine(options, environ, out, state, binary, port, chain, replica)
     machine.inputs = machine.read()
     _check_certificate(machine.inputs, options.config)
     machine.publish(machine.inputs)
@@ -257,6 +272,7 @@ class Machine:
     envoy_binary: Path
     port: int
     chain: sandbox.Chain | None
+    replica: str  # our name among the gateways that share our store
     inputs: Inputs = field(init=False)
     authz_process: processes.Child = field(init=False)
     envoy_process: processes.Child = field(init=False)
@@ -264,6 +280,7 @@ class Machine:
     _instance: str = ""
     _refusals: list[str] = field(default_factory=list)  # Envoy's own words since the last publication
     _complaints: tuple[str, ...] = ()  # of the last reload: the same ones are said once
+    _later_ledger: str = ""  # what the files said at the last reload: another one is said once
     _told_key: bool = False
 
     def __post_init__(self) -> None:
@@ -305,7 +322,7 @@ class Machine:
             keys = tuple(_long_enough(source, values[source]) for source in sources.key_sources(found))
         else:
             keys = (self._signing_key(given),)
-        inputs = Inputs(compiled, keys)
+        inputs = Inputs(compiled, keys, sources.ledger_address(found, values, self.state.root / LEDGER_NAME))
         try:
             _ = inputs.secret_files
         except secret_files.SecretError as error:
@@ -344,6 +361,11 @@ class Machine:
         before = self.inputs
         if self._settings(before) != self._settings(inputs):
             self.out.warn("gateway.yaml: listen, tls and timeouts of Checks take effect at the next start")
+        if inputs.ledger not in (before.ledger, self._later_ledger):
+            self.out.warn("gateway.yaml: another store, or address of it, takes effect at the next start")
+        self._later_ledger = inputs.ledger
+        # What was paid is in the one we began with: an authz that starts again must find it there.
+        inputs = replace(inputs, ledger=before.ledger)
         if not self.publish(inputs):
             return
         self.inputs = inputs
@@ -391,7 +413,9 @@ class Machine:
                 await self.authz_process.start(_AUTHZ_START_LIMIT)
             async with slowly(self.out, "starting envoy"):
                 await self.envoy_process.start(_ENVOY_START_LIMIT)
-        except (processes.Ended, processes.NotReady, TimeoutError, OSError) as error:
+        except processes.Ended as error:
+            raise console.Failure(console.WRONG_ENVIRONMENT, _why(error)) from error
+        except (processes.NotReady, TimeoutError, OSError) as error:
             raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
         await self._probe()
 
@@ -443,8 +467,9 @@ class Machine:
                 *(sys.executable, "-m", "mpp_operator.cli", "authz"),
                 *("--config-dir", str(self.state.config), "--secrets-dir", str(self.state.secrets)),
                 *("--socket", str(self.state.sockets / "authz.sock")),
-                *("--ledger", f"sqlite:{config.sqlite or self.state.root / LEDGER_NAME}"),
-                *("--outcomes-dir", str(self.state.outcomes), "--http", self.http, "--slot", "authz-0"),
+                *("--ledger", self._ledger_argument()),
+                *("--outcomes-dir", str(self.state.outcomes), "--http", self.http),
+                *("--slot", f"authz-{self.replica}"),
                 *("--settle-wait", f"{config.settle_wait:g}", "--log-level", self.options.log_level),
                 *("--handover", f"{_AUTHZ_START_LIMIT:g}"),
             ),
@@ -452,6 +477,10 @@ class Machine:
             self.state.root,
             (self.state.lock,),
         )
+
+    def _ledger_argument(self) -> str:
+        file = self.state.secrets / secret_files.LEDGER_FILE
+        return f"file:{file}" if self.inputs.ledger_is_secret else self.inputs.ledger
 
     async def _authz_ready(self) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
@@ -462,7 +491,8 @@ class Machine:
                 await asyncio.sleep(_POLL)
 
     def _authz_line(self, line: str) -> None:
-        self.out.quiet(f"authz: {line}")
+        if not line.startswith(_AUTHZ_SAYS) or self.envoy_process.pid:  # else it is our own last word, too
+            self.out.quiet(f"authz: {line}")
 
     def _settings(self, inputs: Inputs) -> bootstrap.BootstrapSettings:
         """What Envoy is started with, except for the names of this start."""
@@ -669,6 +699,12 @@ async def slowly(out: console.Console, what: str) -> AsyncIterator[None]:
         yield
     finally:
         handle.cancel()
+
+
+def _why(error: processes.Ended) -> str:
+    """Why a child did not start: authz's last word where it has one."""
+    _, said, word = error.last.rpartition(_AUTHZ_SAYS)
+    return f"authz cannot start: {word}" if said else str(error)
 
 
 def _free_port() -> int:

@@ -15,10 +15,13 @@ from typing import Any, Final
 
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, stores
 from mpp_operator import statedir
-from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT
+from mpp_operator.artifacts import secrets
+from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, Failure
 
 #: The ledger's file inside the state folder.
 LEDGER_NAME: Final = "ledger.db"
+
+_WHICH: Final = "Name the gateway's state folder with --state-dir, or its ledger with --ledger."
 
 #: OWED rows that are summed up. A gateway that owes more needs more than a command line.
 _OWED_LIMIT: Final = 100_000
@@ -61,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser of its own."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--state-dir", metavar="DIR", type=Path, help="the gateway's state folder")
-    where.add_argument("--ledger", metavar="URL", help=f"the ledger itself: {' or '.join(stores.KNOWN)}")
+    where.add_argument(
+        "--ledger",
+        metavar="URL",
+        help=f"the ledger itself: {' or '.join(stores.KNOWN)}; one with a password is better kept in a file",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--state",
@@ -79,19 +86,40 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command and give its exit code: 0 done, 1 no such payment or a wrong argument, 3 no ledger."""
     if (args.what == "show") != (args.id is not None):
         return _fail("payments: expected `list`, or `show` with the challenge id of a payment", WRONG_INPUT)
-    folder: Path = args.state_dir or statedir.default(os.environ)
-    url = args.ledger or f"sqlite:{folder / LEDGER_NAME}"
-    if args.ledger is None and not (folder / LEDGER_NAME).exists():
-        return _fail(
-            f"{folder / LEDGER_NAME}: expected the ledger of a gateway that runs or has run, found no such file\n"
-            "Name the gateway's state folder with --state-dir, or its ledger with --ledger."
-        )
     try:
-        return asyncio.run(_run(args, url))
+        return asyncio.run(_run(args, address(args)))
+    except Failure as failure:
+        return _fail("\n".join(failure.problems), failure.code)
     except ValueError as error:
         return _fail(str(error), WRONG_INPUT)
     except LedgerUnavailable as error:
-        return _fail(f"{error}\nName the gateway's state folder with --state-dir, or its ledger with --ledger.")
+        return _fail(f"{error}\n{_WHICH}")
+
+
+def address(args: argparse.Namespace) -> str:
+    """The address of the ledger that the arguments name, as `stores.open_ledger` takes it.
+
+    Raises:
+        Failure: no gateway has run in that state folder, or we may not look into it.
+    """
+    if args.ledger is not None:
+        return str(args.ledger)
+    folder: Path = args.state_dir or statedir.default(os.environ)
+    named, file = folder / secrets.DIRECTORY / secrets.LEDGER_FILE, folder / LEDGER_NAME
+    try:
+        if named.exists():
+            return f"file:{named}"
+        if file.exists():
+            return f"sqlite:{file}"
+    except OSError as error:
+        raise Failure(
+            WRONG_ENVIRONMENT, f"{folder}: expected a folder we can read, got: {error.strerror}"
+        ) from error
+    raise Failure(
+        WRONG_ENVIRONMENT,
+        f"{file}: expected the ledger of a gateway that runs or has run, found no such file",
+        _WHICH,
+    )
 
 
 async def _run(args: argparse.Namespace, url: str) -> int:

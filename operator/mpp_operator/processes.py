@@ -41,6 +41,7 @@ class Ended(Exception):
     def __init__(self, name: str, code: int, last: str) -> None:
         super().__init__(f"{name} ended at start ({describe(code)})" + (f": {last}" if last else ""))
         self.code = code
+        self.last = last
 
 
 class NotReady(Exception):

@@ -13,6 +13,9 @@ import yaml
 
 from mpp_operator import compiler, console, gateway, ir, local_secrets, paidservice
 
+#: An address that PostgreSQL's own tools take. What is behind the scheme is for them to judge.
+_POSTGRES: Final = re.compile(r"postgres(ql)?://[\x21-\x7e]+")
+
 #: One problem of a condition's message ends where the next one's field begins.
 _NEXT_PROBLEM: Final = re.compile(r"; (?=spec\b|metadata\b)")
 
@@ -105,6 +108,8 @@ def secret_sources(sources: Sources) -> tuple[ir.SecretSource, ...]:
     found |= {_as_secret(source) for source in _recipient_sources(sources)}
     if sources.names_keys:
         found |= set(key_sources(sources))
+    if sources.config.postgres is not None:
+        found.add(_store_source(sources.config, sources.config.postgres))
     return tuple(sorted(found, key=lambda s: (s.namespace, s.name, s.key)))
 
 
@@ -112,6 +117,29 @@ def key_sources(sources: Sources) -> tuple[ir.SecretSource, ...]:
     """The signing keys that gateway.yaml names, in its order."""
     config = sources.config
     return tuple(ir.SecretSource(config.namespace, ref.name, ref.key) for ref in config.challenge_keys)
+
+
+def ledger_address(sources: Sources, values: Mapping[ir.SecretSource, str], default: Path) -> str:
+    """Where payments are kept, as authz opens it: PostgreSQL where gateway.yaml says so, else a SQLite file, which
+    is `default` or named relative to its folder.
+
+    Raises:
+        Failure: the Secret holds something else than the address of a PostgreSQL.
+    """
+    ref = sources.config.postgres
+    if ref is None:
+        return f"sqlite:{default.parent / (sources.config.sqlite or default.name)}"
+    source = _store_source(sources.config, ref)
+    address = values[source].strip()
+    if not _POSTGRES.fullmatch(address):
+        # Not what was found: whatever it is, it may hold a password.
+        raise console.Failure(
+            console.WRONG_ENVIRONMENT,
+            f"secret {source.namespace}/{source.name} key {source.key}: store.postgres.urlFrom: expected one line "
+            "like postgresql://user:password@host:5432/database, got something else; "
+            "escape what is no letter or digit in a password as %XX",
+        )
+    return address
 
 
 def build(sources: Sources, values: Mapping[ir.SecretSource, str]) -> Compiled:
@@ -279,6 +307,10 @@ def _title(document: Any) -> str:
 def _recipient_sources(sources: Sources) -> tuple[compiler.RecipientSource, ...]:
     own = [source for service in sources.services for source in compiler.recipient_sources(service)]
     return (*own, *compiler.gateway_recipient_sources(sources.config))
+
+
+def _store_source(config: gateway.GatewayConfig, ref: paidservice.KeyRef) -> ir.SecretSource:
+    return ir.SecretSource(config.namespace, ref.name, ref.key)
 
 
 def _as_secret(source: compiler.RecipientSource) -> ir.SecretSource:

@@ -4,13 +4,14 @@ config/     rds.json, cds.json, pricing.json …   swapped by `directory`
 secrets/    SDS files and authz.json             swapped, ours alone
 outcomes/   <instance>.log of a live Envoy, <instance>.ended of one that is gone, <instance>.part-<n>.* put aside
 run/        unix sockets (elsewhere when the path would be too long for them)
-ledger.db   signing.key   lock
+ledger.db   signing.key   replica.id   lock
 """
 
 import fcntl
 import glob
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,10 @@ MAX_SOCKET_FOLDER: Final = 70
 
 #: Shorter signing keys are refused at start.
 MIN_KEY_BYTES: Final = challenge.MIN_KEY_BYTES
+
+
+#: A name, and the inode of the file it was written into.
+_REPLICA: Final = re.compile(rb"([0-9a-f]{16}) ([0-9]+)\n")
 
 
 class StateError(Exception):
@@ -167,6 +172,42 @@ def signing_key(state: State, given: str | None) -> tuple[str, bool]:
             "restore it, or delete it: quotes and credits it signed are then void"
         )
     return key, False
+
+
+def replica(state: State) -> str:
+    """The name of this folder's gateway among those that share its store: the same at each start, but another in a
+    copy of the folder. A file is told from its copy by the inode, which is kept beside the name.
+
+    A name that is lost or damaged is replaced: what its processes had begun is then waited for, where else it
+    would be known that they are gone.
+
+    Raises:
+        StateError: the file cannot be read or written.
+    """
+    path = state.root / "replica.id"
+    try:
+        with path.open("rb") as file:
+            kept = _REPLICA.fullmatch(file.read(64))
+            if kept and int(kept[2]) == os.fstat(file.fileno()).st_ino:
+                return kept[1].decode("ascii")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StateError(f"{path}: expected a file we can read, got: {error.strerror}") from error
+    name = secrets.token_hex(8)
+    fresh = path.with_name(".replica.id.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        directory.write(fresh, "", mode=0o600)
+        with fresh.open("w", encoding="ascii") as file:
+            file.write(f"{name} {os.fstat(file.fileno()).st_ino}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        directory.sync(state.root)
+    except OSError as error:
+        raise StateError(f"{path}: expected a file we can write, got: {error.strerror}") from error
+    return name
 
 
 def _sockets(root: Path) -> Path:

@@ -1,5 +1,5 @@
 # ruff: noqa: A005  -- modules are imported as `artifacts.secrets`; nothing shadows the standard library
-"""Credentials: SDS files for Envoy, `authz.json` for authz. The only artifact that holds secrets.
+"""Credentials: SDS files for Envoy, `authz.json` and `ledger.url` for authz. The only artifact that holds secrets.
 
 Published as a Secret or as 0600 files, never as a ConfigMap. No repr, message or log line holds a value.
 """
@@ -15,6 +15,9 @@ from mpp_operator.artifacts import TYPE, canonical_json
 
 #: The directory of the files, relative to Envoy's working directory.
 DIRECTORY: Final = "secrets"
+
+#: Holds the ledger's address: it may have a password in it, so it is on no command line.
+LEDGER_FILE: Final = "ledger.url"
 
 
 class SecretError(ValueError):
@@ -40,8 +43,14 @@ class Files(Mapping[str, str]):
         return f"Files({', '.join(sorted(self.texts))})"
 
 
-def render(gateway: ir.Gateway, values: Mapping[ir.SecretSource, str], challenge_keys: tuple[str, ...]) -> Files:
-    """One SDS file per upstream secret, and `authz.json` with the signing keys (the first signs, all verify).
+def render(
+    gateway: ir.Gateway,
+    values: Mapping[ir.SecretSource, str],
+    challenge_keys: tuple[str, ...],
+    ledger: str | None = None,
+) -> Files:
+    """One SDS file per upstream secret, `authz.json` with the signing keys (the first signs, all verify), and the
+    ledger's address where there is one.
 
     Raises:
         SecretError: lists every value that is missing, or the first that no header can hold.
@@ -58,6 +67,8 @@ def render(gateway: ir.Gateway, values: Mapping[ir.SecretSource, str], challenge
         "feePayers": {key.name: values[key.source].strip() for key in gateway.fee_payer_keys},
     }
     texts = {file_name(secret.name): _sds(secret, values[secret.source]) for secret in gateway.upstream_secrets}
+    if ledger is not None:
+        texts[LEDGER_FILE] = ledger + "\n"
     return Files(texts | {keys.FILE_NAME: canonical_json(authz)})
 
 
