@@ -30,6 +30,8 @@ FOLDER: Final = Path(cheap_method.__file__).parent
 CHAIN_ID: Final = 4201
 #: Seconds a signed transaction is good for, as pympp's are.
 VALIDITY: Final = 60
+#: For transactions signed long before they are presented. A chain would not take such a one.
+LONG: Final = 600
 
 _SERVICE: Final = """\
 apiVersion: mpp-gateway.dev/v1alpha1
@@ -127,10 +129,11 @@ def credential(challenge: mpp.Challenge, said: Mapping[str, Any]) -> str:
     return mpp.Credential(challenge.to_echo(), dict(said), None).to_authorization()
 
 
-def sign(www_authenticate: str, payer: PrivateKey) -> str:
-    """A pull credential for the challenge of a 402; nobody is asked."""
+def sign(www_authenticate: str, payer: PrivateKey, *, valid_for: int = VALIDITY) -> str:
+    """A pull credential for the challenge of a 402, good for so many seconds; nobody is asked."""
     challenge = mpp.Challenge.from_www_authenticate(www_authenticate)
-    return credential(challenge, payload(transaction(challenge, payer)))
+    signed = transaction(challenge, payer, validBefore=int(time.time()) + valid_for)
+    return credential(challenge, payload(signed))
 
 
 def push(www_authenticate: str, payer: PrivateKey, bank: Bank) -> str:
