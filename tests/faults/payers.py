@@ -5,8 +5,8 @@
     again = await payers.present(url, exchanges[-1])
 
 mppx and pympp are not changed: their HTTP is watched. A client tries again as its user would: with a new
-request, after what `Retry-After` says. `sent_at` is when a request left, `got_at` when its headers came, or when it
-was clear that none will. Uses nothing of the gateway's own code.
+request, after what `Retry-After` says. `sent_at` is when a request left, `got_at` when its headers came, or when
+it was clear that none will. Uses nothing of the gateway's own code.
 """
 
 import asyncio
