@@ -19,6 +19,7 @@ from mpp.methods.tempo import _defaults as tempo_defaults
 from mpp_authz.methods import (
     Claim,
     Credential,
+    History,
     Never,
     NotYet,
     Quote,
@@ -36,6 +37,7 @@ from mpp_authz.methods import (
     _push,
     _sponsorship,
     _transactions,
+    _transfers,
     proof,
 )
 from mpp_authz.pricing import Network, Offer
@@ -220,6 +222,10 @@ class Tempo:
     ) -> Settled | NotYet | Never | Unavailable:
         """See `Method.lookup`."""
         return await _lookup.lookup(self._http, reference, valid_before, network)
+
+    def history(self, network: Network) -> History:
+        """See `methods.Auditable`."""
+        return _transfers.TempoHistory(self._http, network)
 
     async def aclose(self) -> None:
         await self._purses.aclose()
