@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 
 import httpx
 import mpp
+import rlp  # type: ignore[import-untyped]  # ships no types
 import wallets
 from mpp.client.transport import PaymentTransport
 from mpp.methods.tempo import TempoAccount, attribution
@@ -596,16 +597,39 @@ async def present(
 
 
 async def stranger(
-    case: Case, url: str, rpc_url: str, chain_id: int, *, key: str, body: bytes = b"", limit: float = 20.0
+    case: Case,
+    url: str,
+    rpc_url: str,
+    chain_id: int,
+    *,
+    key: str,
+    forged: bool = False,
+    body: bytes = b"",
+    limit: float = 20.0,
 ) -> tuple[Exchange, ...]:
-    """Somebody who has no money asks for what a case asks for, with a credential of its own that is rightly
-    signed: a credit that is owed to the case's payer must not serve it. Two exchanges, or one without a quote."""
+    """Somebody who has no money asks for what a case asks for, with a credential of its own: a credit that is owed
+    to the case's payer must not serve it. It is rightly signed, or names the case's payer as its sender with a
+    signature of a kind that only the chain can judge. Two exchanges, or one where there was no quote."""
     first = await _ask(case, url, key, None, body, None, limit)
     if not first.offers:
         return (replace(first.exchange, other=True),)
     credential = await Keeper(rpc_url, chain_id)._pay(first.offers, Mode.PULL, key)
+    if forged:
+        credential = _forged(credential, case.payer)
     second = await _ask(case, url, key, credential, body, None, limit)
     return tuple(replace(one.exchange, other=True) for one in (first, second))
+
+
+def _forged(credential: str, victim: str) -> str:
+    """The same transaction in the name of a multisig account: 0x05, then rlp([account, signatures])."""
+    document = _decoded(credential.partition(" ")[2])
+    assert document is not None
+    raw = bytes.fromhex(document["payload"]["signature"][2:])
+    fields = rlp.decode(raw[1:])
+    fields[-1] = b"\x05" + rlp.encode([bytes.fromhex(victim[2:]), [fields[-1]]])
+    document["payload"]["signature"] = "0x" + (raw[:1] + rlp.encode(fields)).hex()
+    document["source"] = document["source"].rpartition(":")[0] + ":" + victim
+    return "Payment " + base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
 
 
 def _as_case(exchange: Exchange, method: str | None, target: str | None, body: bytes) -> Case:
