@@ -1,6 +1,9 @@
 """Stores to run the ledger's tests on, each with a fresh database. A new store is one entry of FACTORIES."""
 
 import asyncio
+import atexit
+import contextlib
+import functools
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import postgres
 import pytest
 
 from mpp_authz.ledger import Binding, Ledger, Payment, State, stores
@@ -25,8 +29,6 @@ class Store:
     url: str
 
     async def open(self, clock: Callable[[], int] | None = None) -> Ledger:
-        if clock is None:
-            return await stores.open_ledger(self.url)
         return await stores.open_ledger(self.url, clock=clock)
 
     @asynccontextmanager
@@ -38,12 +40,36 @@ class Store:
             await ledger.close()
 
 
+def needs_postgres() -> None:
+    """Without PostgreSQL: an error on CI, a loud skip elsewhere."""
+    try:
+        postgres.find("initdb")
+    except postgres.MissingPostgres as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@functools.cache
+def postgres_server() -> postgres.Server:
+    """One for all tests of this process that do it no harm; it ends with the process."""
+    needs_postgres()
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(postgres.running())
+
+
 FACTORIES: Final[dict[str, Callable[[Path], Store]]] = {
     "sqlite": lambda folder: Store(f"sqlite:{folder / 'ledger.db'}"),
+    "postgresql": lambda folder: Store(postgres_server().database()),
 }
+#: FACTORIES' names as parameters of a test, each in its tier.
+PARAMETERS: Final = [
+    pytest.param(name, marks=pytest.mark.store) if name == "postgresql" else name for name in sorted(FACTORIES)
+]
 
 
-@pytest.fixture(params=sorted(FACTORIES))
+@pytest.fixture(params=PARAMETERS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Each store in turn."""
     return FACTORIES[request.param](tmp_path)

@@ -8,27 +8,17 @@ their own (WAL: they never wait for a writer), and the long ones of reports have
 """
 
 import asyncio
-import dataclasses
 import sqlite3
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from mpp_authz.ledger import (
-    MAX_REFUSALS,
-    Binding,
-    DataPlane,
-    LedgerUnavailable,
-    Payment,
-    RefusedTransfer,
-    State,
-)
+from mpp_authz.ledger import Binding, DataPlane, LedgerUnavailable, Payment, RefusedTransfer, State, table
 from mpp_authz.ledger.sqlite import files, rows
 from mpp_authz.ledger.sqlite.lanes import Lane, answer, commit
 
 T = TypeVar("T")
-_Parameters = tuple[Any, ...] | dict[str, Any]
 
 
 def wall_clock() -> int:
@@ -54,13 +44,15 @@ class SQLiteLedger:
 
     @classmethod
     async def open(
-        cls, path: str | Path, *, clock: Callable[[], int] = wall_clock, read_only: bool = False
+        cls, path: str | Path, *, clock: Callable[[], int] | None = None, read_only: bool = False
     ) -> Self:
-        """Open the file; make it (mode 0600) and bring its schema up to date unless `read_only`.
+        """Open the file; make it (mode 0600) and bring its schema up to date unless `read_only`. A file has no
+        clock: its time is the machine's unless `clock` gives one.
 
         Raises:
             LedgerUnavailable: it cannot be opened, or its schema is newer than this program's.
         """
+        clock = clock or wall_clock
         file = Path(path).absolute()  # noqa: ASYNC240 -- asks for the current folder, no disk
         loop = asyncio.get_running_loop()
         connections = await asyncio.to_thread(files.open_all, file, clock, read_only)
@@ -79,27 +71,24 @@ class SQLiteLedger:
         return await self._one("get", (payment_id,))
 
     async def insert(self, payment: Payment) -> bool:
-        row = rows.row_of(payment)
+        row = table.row_of(payment)
         return await self._write(lambda connection: rows.insert(connection, row))
 
     async def replace(self, old: Payment, new: Payment, *, also: Payment | None = None) -> bool:
-        if new.id != old.id:
-            raise ValueError(f"replace: expected a row with the same id, got {new.id!r} for {old.id!r}")
-        row = rows.row_of(dataclasses.replace(new, version=old.version + 1))
-        update = (*row[1:], old.id, old.version)
+        update = table.replacement(old, new)
         if also is None:
             return await self._write(lambda connection: rows.update(connection, update))
-        other = rows.row_of(also)
+        other = table.row_of(also)
         return await self._write(lambda connection: rows.update_with(connection, update, other))
 
     async def by_reference(self, reference: str) -> Payment | None:
         return await self._one("by_reference", (reference,))
 
     async def unfinished(self, payer: str, binding: Binding, currency: str) -> tuple[Payment, ...]:
-        return await self._many(self._reader, "unfinished", (payer, *rows.binding_of(binding), currency))
+        return await self._many(self._reader, "unfinished", (payer, *table.binding_of(binding), currency))
 
     async def due(self, now: int, limit: int) -> tuple[Payment, ...]:
-        return await self._many(self._reader, "due", {"now": now, "limit": limit})
+        return await self._many(self._reader, "due", (now, limit))
 
     async def delivering_at(self, data_plane: str) -> tuple[Payment, ...]:
         return await self._many(self._reader, "delivering_at", (data_plane,))
@@ -108,28 +97,18 @@ class SQLiteLedger:
         return await self._many(self._reports, "settled_since", (moment, after, limit))
 
     async def beat(self, data_planes: Collection[str]) -> None:
-        statement = (
-            "INSERT INTO data_planes (id, seen_at, ended) VALUES (?, ?, 0) "
-            "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
-        )
         seen = [(name, self._clock()) for name in data_planes]
-        await self._write(lambda connection: connection.executemany(statement, seen).rowcount)
+        await self._write(lambda connection: connection.executemany(table.BEAT, seen).rowcount)
 
     async def end_data_plane(self, data_plane: str) -> None:
-        statement = (
-            "INSERT INTO data_planes (id, seen_at, ended) VALUES (?, ?, 1) "
-            "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, ended = 1"
-        )
-        row = (data_plane, self._clock())
-        await self._write(lambda connection: connection.execute(statement, row).rowcount)
+        await self._change(table.END_DATA_PLANE, (data_plane, self._clock()))
 
     async def data_plane(self, data_plane: str) -> DataPlane | None:
-        found = await _all(self._reader, "SELECT seen_at, ended FROM data_planes WHERE id = ?", (data_plane,))
+        found = await _all(self._reader, table.DATA_PLANE, (data_plane,))
         return DataPlane(found[0][0], bool(found[0][1])) if found else None
 
     async def forget_data_planes(self, before: int, limit: int) -> int:
-        statement = "DELETE FROM data_planes WHERE id IN (SELECT id FROM data_planes WHERE seen_at < ? LIMIT ?)"
-        return await self._write(lambda connection: connection.execute(statement, (before, limit)).rowcount)
+        return await self._change(table.FORGET_DATA_PLANES, (before, limit))
 
     async def listing(self, states: frozenset[State], limit: int) -> tuple[Payment, ...]:
         if not states:
@@ -142,52 +121,24 @@ class SQLiteLedger:
         return {State(state): count for state, count in found}
 
     async def born_at(self) -> int:
-        found = await _all(self._reader, "SELECT applied_at FROM migrations WHERE version = 1")
-        return int(found[0][0])
+        return int((await _all(self._reader, table.BORN_AT))[0][0])
 
     async def forget_failed(self, before: int, limit: int) -> int:
-        statement = (
-            "DELETE FROM payments WHERE id IN "
-            "(SELECT id FROM payments WHERE state = 'FAILED' AND created_at < ? LIMIT ?)"
-        )
-        return await self._write(lambda connection: connection.execute(statement, (before, limit)).rowcount)
+        return await self._change(table.FORGET_FAILED, (before, limit))
 
     async def refuse(self, transfer: RefusedTransfer) -> None:
         """As the protocol says; `at` 0 becomes the store's time."""
-        row = (
-            transfer.challenge_id,
-            transfer.reference,
-            transfer.route,
-            transfer.network,
-            transfer.reason,
-            transfer.at or self._clock(),
-            transfer.reference,
-            MAX_REFUSALS,
-        )
-        statement = (
-            "INSERT INTO refused_transfers (challenge_id, reference, route, network, reason, at) "
-            "SELECT ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM refused_transfers WHERE reference = ?) < ? "
-            "ON CONFLICT DO NOTHING"
-        )
-        await self._write(lambda connection: connection.execute(statement, row).rowcount)
+        await self._change(table.REFUSE, table.refusal_of(transfer, self._clock()))
 
     async def refused(self, limit: int) -> tuple[RefusedTransfer, ...]:
         """Newest first."""
-        query = (
-            "SELECT challenge_id, reference, route, network, reason, at FROM refused_transfers "
-            "ORDER BY at DESC, rowid DESC LIMIT ?"
-        )
-        return tuple(RefusedTransfer(*row) for row in await _all(self._reports, query, (limit,)))
+        return tuple(RefusedTransfer(*row) for row in await _all(self._reports, rows.REFUSED, (limit,)))
 
     async def remember_network(self, name: str, document: str) -> None:
-        statement = (
-            "INSERT INTO networks (name, document) VALUES (?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET document = excluded.document"
-        )
-        await self._write(lambda connection: connection.execute(statement, (name, document)).rowcount)
+        await self._change(table.REMEMBER_NETWORK, (name, document))
 
     async def networks(self) -> dict[str, str]:
-        return dict(await _all(self._reports, "SELECT name, document FROM networks ORDER BY name"))
+        return dict(await _all(self._reports, table.NETWORKS))
 
     async def close(self) -> None:
         """Carry out what is waiting, then let go of the file. A second time does nothing."""
@@ -201,13 +152,17 @@ class SQLiteLedger:
             raise LedgerUnavailable(f"ledger {self._path}: it was opened read-only, and a write was asked of it")
         return await self._writer.submit(work)
 
+    async def _change(self, statement: str, parameters: tuple[Any, ...]) -> int:
+        """How many rows it changed."""
+        return await self._write(lambda connection: connection.execute(statement, parameters).rowcount)
+
     async def _one(self, query: str, parameters: tuple[Any, ...]) -> Payment | None:
         found = await self._many(self._reader, query, parameters)
         return found[0] if found else None
 
-    async def _many(self, lane: Lane, query: str, parameters: _Parameters) -> tuple[Payment, ...]:
-        return tuple(map(rows.payment_of, await _all(lane, rows.QUERIES[query], parameters)))
+    async def _many(self, lane: Lane, query: str, parameters: tuple[Any, ...]) -> tuple[Payment, ...]:
+        return tuple(map(table.payment_of, await _all(lane, rows.QUERIES[query], parameters)))
 
 
-async def _all(lane: Lane, query: str, parameters: _Parameters = ()) -> list[tuple[Any, ...]]:
+async def _all(lane: Lane, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return await lane.submit(lambda connection: connection.execute(query, parameters).fetchall())
