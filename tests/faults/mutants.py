@@ -279,16 +279,12 @@ def _delivered_again(off: Off) -> None:
 
 def _lease_ended_early(off: Off) -> None:
     """The lease of an Envoy that lives is ended while its answer is on the way."""
-    from mpp_authz.closing import Closer
+    from mpp_authz.ledger import State, transitions
 
     def mutated(inner: Inner) -> Inner:
-        async def read(*args: Any, **named: Any) -> bool:
-            await inner(*args, **named)
-            return True
+        return lambda row, *_rest, **_named: row.state is State.DELIVERING
 
-        return read
-
-    _instead(Closer, "read", off, mutated)
+    _instead(transitions, "may_end", off, mutated)
 
 
 # --- I6 ------------------------------------------------------------------------------------------------
