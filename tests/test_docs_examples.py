@@ -7,7 +7,7 @@ import pytest
 from mpp_operator import envoy, local_secrets, sources
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SERVICES = sorted(path for path in EXAMPLES.glob("*.yaml") if path.name != "gateway.yaml")
+SERVICES = sorted(path for path in EXAMPLES.glob("*.yaml") if not path.name.startswith("gateway"))
 
 ENVIRON = {
     "RECIPIENT_ADDRESS": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
@@ -39,6 +39,15 @@ def test_an_example_is_accepted_by_the_compiler_and_by_envoy(path: Path) -> None
 
     assert compiled.compilation.gateway.services
     assert envoy.validate(compiled.compilation.artifacts) == ()
+
+
+def test_a_gateway_on_postgres_needs_its_address_and_says_where_to_put_it() -> None:
+    config = EXAMPLES / "gateway-postgres.yaml"
+
+    needed = sources.secret_sources(sources.load([EXAMPLES / "demo.yaml"], config))
+
+    assert {local_secrets.variable(source) for source in needed} == {"RECIPIENT_ADDRESS", "LEDGER_URL"}
+    assert "LEDGER_URL" in config.read_text()
 
 
 def test_examples_need_no_secret_but_those_they_name() -> None:
