@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, stores
-from mpp_operator import statedir
+from mpp_operator import reconcile, statedir
 from mpp_operator.artifacts import secrets
 from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, Failure
 
@@ -78,8 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only payments in this state; may be given more than once",
     )
     parser.add_argument("--limit", type=_positive, default=100, help="newest payments to list (default: 100)")
-    parser.add_argument("what", nargs="?", choices=("list", "show"), default="list")
+    parser.add_argument("what", nargs="?", choices=("list", "show", "reconcile"), default="list")
     parser.add_argument("id", nargs="?", metavar="ID", help="challenge id of the payment to show")
+    reconcile.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -125,6 +126,9 @@ def address(args: argparse.Namespace) -> str:
 async def _run(args: argparse.Namespace, url: str) -> int:
     ledger = await stores.open_ledger(url, read_only=True)
     try:
+        if args.what == "reconcile":
+            folder = (args.state_dir or statedir.default(os.environ)) if args.ledger is None else None
+            return await reconcile.run(ledger, args, folder)
         if args.what == "show":
             return await _show(ledger, args.id, args.json)
         states = frozenset(State(name) for name in args.state or ())
