@@ -2,10 +2,17 @@
 
 # Early: eth-account raises the recursion limit when it is imported, and pytest's report of a first failure would
 # import hypothesis only then, which Python 3.11 cannot compile under such a limit.
+import fault_options
+import golden
 import hypothesis  # noqa: F401
+import pytest
 from chain import chain, fresh_chain  # noqa: F401 - fixtures
 from gateway_process import start_gateway as start_gateway
-from golden import pytest_addoption as pytest_addoption
 from ledgers import ledger, store  # noqa: F401 - fixtures
 from places import place as place
 from promises import world as world
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    golden.pytest_addoption(parser)
+    fault_options.pytest_addoption(parser)

@@ -150,7 +150,7 @@ class Rig:
             witnessed, violations = run.witnessed((), (), ()), ()
             error = f"{type(trouble).__name__}: {trouble}"
             await run.clean()
-        struck = tuple(fault for fault, armed in run.armed if armed.moment is not None) + tuple(run.left)
+        struck = run.struck()
         missed = tuple(fault for fault in plan.faults if fault not in struck)
         return Result(plan, witnessed, struck, missed, run.reached(), violations, time.monotonic() - began, error)
 
@@ -201,7 +201,7 @@ class _Run:
     exchanges: list[Exchange] = field(default_factory=list)
     armed: list[tuple[Fault, control.Armed]] = field(default_factory=list)
     left: set[Fault] = field(default_factory=set)  # by a client
-    hits: tuple[witnesses.Hit, ...] = ()
+    impossible: set[Fault] = field(default_factory=set)  # the system was not in a state for it
     _keys: dict[str, str] = field(default_factory=dict)
     _bodies: dict[str, bytes] = field(default_factory=dict)
     _heals: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -261,6 +261,11 @@ class _Run:
         await rig.upstream.up()
         await rig.system.heal()
 
+    def struck(self) -> tuple[Fault, ...]:
+        """The faults that came to pass."""
+        armed = [fault for fault, armed in self.armed if armed.moment is not None]
+        return tuple(fault for fault in (*armed, *self.left) if fault not in self.impossible)
+
     def reached(self) -> Mapping[str, int]:
         return self._reached or dict(self.rig.control.reached)
 
@@ -281,8 +286,7 @@ class _Run:
             listed=listed,
             envoy_died=rig.system.envoy_died,
             recipient=rig.system.recipient.lower(),
-            faults=tuple(str(fault) for fault, armed in self.armed if armed.moment is not None)
-            + tuple(map(str, self.left)),
+            faults=tuple(map(str, self.struck())),
             notes={"plan": str(self.plan)},
         )
 
@@ -446,8 +450,9 @@ class _Run:
                 self.rig.upstream.pause()
                 self._later(fault, _call(self.rig.upstream.resume))
             case action, "store":
-                if self.rig.store is not None:
-                    await self.rig.store.act(action)
+                if self.rig.store is None or not await self.rig.store.act(action):
+                    self.impossible |= {fault}
+                else:
                     self._later(fault, self.rig.store.heal)
             case "kill", what:
                 await self.rig.system.kill(what, replica)
@@ -553,8 +558,8 @@ async def batch(
                 break  # nobody knows what the next run would run on
         results = [await one.again(result) for result in results]
         bad = [result for result in results if not result.good]
+        (folder / "logs.txt").write_text(one.system.logs(), encoding="utf-8")
         if bad:
-            (folder / "logs.txt").write_text(one.system.logs(), encoding="utf-8")
             witnesses.write(folder / "runs.jsonl", [result.run for result in bad])
             for result in bad:
                 say(f"{result.lines()}\n  logs and witnesses: {folder}")

@@ -5,6 +5,7 @@ them can share real processes. A plan's line says all of it.
 """
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -171,12 +172,13 @@ def _reachable(choose: random.Random, player: Player, fault: Fault) -> tuple[Pla
 
 # --- faults --------------------------------------------------------------------------------------------
 
-_KILLS: Final = (("kill", "authz"), ("kill", "authz"), ("kill", "envoy"), ("kill", "run"))
-_PAUSES: Final = (("pause", "authz"), ("pause", "envoy"))
+#: A whole gateway takes some seconds to start, so it dies more rarely.
+_KILLS: Final = (*(("kill", "authz"),) * 4, *(("kill", "envoy"),) * 3, ("kill", "run"))
+_PAUSES: Final = (*(("pause", "authz"),) * 3, *(("pause", "envoy"),) * 3)
 _STORE: Final = {
     "sqlite": (("pause", "store"),),
     "postgres": (("kill", "store"), ("pause", "store"), ("cut", "store")),
-    "standby": (("failover", "store"), ("cut", "store")),
+    "standby": (("failover", "store"), ("failover", "store"), ("cut", "store")),
 }
 _NODE: Final = (("kill", "node"), ("pause", "node"))
 _UPSTREAM: Final = (("kill", "upstream"), ("pause", "upstream"))
@@ -207,7 +209,7 @@ def _actions(point: str, here: Shape) -> tuple[tuple[str, str], ...]:
         words = [("drop", "node"), ("refuse", "node"), ("delay", "node")]
         words += [("duplicate", "node"), ("reorder", "node")] if point == "rpc.send.before" else []
         return (*_KILLS, *_PAUSES, *_NODE, *words, *_LEAVES)
-    return (*_KILLS, *_KILLS, *_PAUSES, *store, *store, *_LEAVES, ("kill", "node"), ("kill", "upstream"))
+    return (*_KILLS, *_PAUSES, *store * 2, *_LEAVES, ("kill", "node"), ("kill", "upstream"))
 
 
 def _elsewhere(made: Plan, on: Shape) -> Plan:
@@ -221,3 +223,19 @@ def _elsewhere(made: Plan, on: Shape) -> Plan:
     if on.system != "gateway":
         players = tuple(replace(player, service="shop") for player in players)
     return replace(made, shape=on, faults=faults, players=players)
+
+
+def batches(seeds: Sequence[int], on: Shape | None = None) -> Iterator[tuple[int, ...]]:
+    """Seeds that can share a system, in order; one that plays with block time is alone."""
+    batch: list[int] = []
+    for seed in seeds:
+        fits = len(batch) < TOGETHER and (not batch or on is not None or shape(seed) == shape(batch[0]))
+        if batch and (expires(seed) or not fits):
+            yield tuple(batch)
+            batch = []
+        if expires(seed):
+            yield (seed,)
+        else:
+            batch.append(seed)
+    if batch:
+        yield tuple(batch)

@@ -26,6 +26,8 @@ from typing import Any, Final, Protocol
 
 import gateway_process
 import httpx
+import postgres
+import pytest
 import wallets
 import witnesses
 from chain import Chain
@@ -85,13 +87,14 @@ class Store(Protocol):
 
     config: str  # of gateway.yaml
     secrets: Mapping[str, str]  # file in the secrets folder: its text
-    actions: frozenset[str]
 
     def address(self) -> str | None:
         """For `mpp-gateway payments --ledger`."""
         ...
 
-    async def act(self, action: str) -> None: ...
+    async def act(self, action: str) -> bool:
+        """Let it happen. False: it cannot, as the store is now."""
+        ...
 
     async def heal(self) -> None: ...
 
@@ -188,7 +191,7 @@ class Replica:
     launch: Callable[[], gateway_process.GatewayProcess]
     gateway: gateway_process.GatewayProcess
     said: list[str] = field(default_factory=list)  # by those before it
-    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reviving: "asyncio.Task[None] | None" = None
 
     def pids(self, what: str) -> list[int]:
         """Of this part as it is now; none where it is between two lives."""
@@ -235,11 +238,16 @@ class Gateways:
     async def revive(self, replica: int) -> None:
         """Start a gateway that is gone again, as whoever looks after it would."""
         one = self.replicas[replica % len(self.replicas)]
-        async with one.starting:
-            if one.gateway.process.poll() is not None:
-                one.said += one.gateway.stderr
-                await asyncio.to_thread(one.gateway.stop)
-                one.gateway = await asyncio.to_thread(one.launch)
+        if one.reviving is None or one.reviving.done():
+            one.reviving = asyncio.create_task(self._revived(one))
+        # A start that has begun goes on, whoever waits for it: nobody else would stop what it started.
+        await asyncio.shield(one.reviving)
+
+    async def _revived(self, one: Replica) -> None:
+        if one.gateway.process.poll() is not None:
+            one.said += one.gateway.stderr
+            await asyncio.to_thread(one.gateway.stop)
+            one.gateway = await asyncio.to_thread(one.launch)
 
     async def heal(self) -> None:
         """Everything runs and serves again."""
@@ -304,7 +312,6 @@ class SQLite:
 
     config = ""
     secrets: Mapping[str, str] = {}
-    actions = frozenset({"pause"})
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -313,10 +320,11 @@ class SQLite:
     def address(self) -> str | None:
         return None
 
-    async def act(self, action: str) -> None:
-        if action == "pause" and self._lock is None:
-            lock = await asyncio.to_thread(_locked, self._path)
-            self._lock = lock
+    async def act(self, action: str) -> bool:
+        if action != "pause" or self._lock is not None:
+            return False
+        self._lock = await asyncio.to_thread(_locked, self._path)
+        return self._lock is not None
 
     async def heal(self) -> None:
         lock, self._lock = self._lock, None
@@ -335,10 +343,72 @@ def _locked(path: Path) -> sqlite3.Connection | None:
     return connection
 
 
+@dataclass(slots=True)
+class Postgres:
+    """A real server that all gateways share, with a synchronous standby or without."""
+
+    server: postgres.Server
+    standby: postgres.Server | None
+    url: str
+    file: Path  # holds the address
+    config: str = "store: {postgres: {urlFrom: {name: ledger, key: url}}}\n"
+    _hurt: str = ""
+    _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        one_of_two = "?target_session_attrs=read-write" if self.standby else ""
+        return {"default/ledger/url": self.url + one_of_two}
+
+    def address(self) -> str | None:
+        return f"file:{self.file}"
+
+    async def act(self, action: str) -> bool:
+        async with self._busy:
+            if self._hurt or (action == "failover" and self.standby is None):
+                return False
+            match action:
+                case "cut":
+                    await asyncio.to_thread(self.server.terminate_connections, self.url)
+                case "failover":
+                    assert self.standby is not None
+                    await asyncio.to_thread(self.server.kill)
+                    await asyncio.to_thread(self.standby.promote)
+                    # The old primary is never started again: it would not know what happened since.
+                    self.server, self.standby = self.standby, None
+                case "kill":
+                    self._hurt = action
+                    await asyncio.to_thread(self.server.kill)
+                case "pause":
+                    self._hurt = action
+                    await asyncio.to_thread(self.server.pause)
+            return True
+
+    async def heal(self) -> None:
+        async with self._busy:
+            hurt, self._hurt = self._hurt, ""
+            if hurt == "kill":
+                await asyncio.to_thread(self.server.start)
+            elif hurt == "pause":
+                await asyncio.to_thread(self.server.resume)
+
+
 @contextlib.asynccontextmanager
 async def store(shape: Shape, folder: Path) -> AsyncIterator[Store]:
     """What a shape keeps its payments in."""
-    yield SQLite(folder / "gateway-0" / "state" / "ledger.db")
+    if shape.store == "sqlite":
+        yield SQLite(folder / "gateway-0" / "state" / "ledger.db")
+        return
+    with contextlib.ExitStack() as stack:
+        if shape.store == "standby":
+            pair = await asyncio.to_thread(stack.enter_context, postgres.pair())
+            server, standby, url = pair.primary, pair.standby, await asyncio.to_thread(pair.database)
+        else:
+            server = await asyncio.to_thread(stack.enter_context, postgres.running())
+            standby, url = None, await asyncio.to_thread(server.database)
+        made = Postgres(server, standby, url, folder / "ledger.url")
+        made.file.write_text(made.secrets["default/ledger/url"])
+        yield made
 
 
 def stranger(name: str) -> tuple[str, str]:
@@ -405,9 +475,8 @@ async def gateways(
         )
         try:
             gateway_process.wait_until_ready(gateway)
-        except BaseException:
-            gateway.stop()
-            raise
+        except pytest.fail.Exception as error:
+            raise RuntimeError(str(error)) from error
         return gateway
 
     started: list[Replica] = []
@@ -428,6 +497,8 @@ async def gateways(
     finally:
         signals.resume()
         await store.heal()
+        starting = [replica.reviving for replica in started if replica.reviving is not None]
+        await asyncio.gather(*starting, return_exceptions=True)
         await asyncio.gather(*(asyncio.to_thread(replica.gateway.stop) for replica in started))
 
 

@@ -177,6 +177,17 @@ def _mutate(name: str) -> None:
     mutants.install(name)
 
 
+def _hasten() -> None:
+    """Whoever keeps authz and Envoy starts them again sooner: in a batch they die every few seconds, and its pauses
+    are made for those that die by themselves."""
+    from mpp_operator import processes
+
+    processes.HEALTHY_AFTER = 0.5  # type: ignore[misc] # Final, but for us
+    processes.BACK_OFF = (0.0, 0.2, 0.5)  # type: ignore[misc]
+
+
+if _SOCKET and "run" in sys.orig_argv and "mpp_operator.cli" in sys.orig_argv:
+    _hasten()
 if _SOCKET and "authz" in sys.orig_argv and "mpp_operator.cli" in sys.orig_argv:
     _install()
     if os.environ.get("PYTHON_FAULTS_SKEW"):

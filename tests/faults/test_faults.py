@@ -1,0 +1,59 @@
+"""Exactly once, whatever breaks: plans are carried out on real systems, and three witnesses are asked.
+
+A run is repeated with `scripts/test faults --fault-seed SEED --fault-runs 1`.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import chain as chains
+import fault_options
+import matrix
+import plans
+import pytest
+from matrix import Result
+from system import Shape
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+
+
+def _shape(config: pytest.Config) -> Shape | None:
+    """What all runs are made on; None: each plan's own."""
+    return Shape("mppx", "file", 1) if config.getoption("--fault-system") == "mppx" else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "batch" in metafunc.fixturenames:
+        found = list(plans.batches(fault_options.seeds(metafunc.config), _shape(metafunc.config)))
+        metafunc.parametrize("batch", found, ids=[f"{batch[0]}-{batch[-1]}" for batch in found])
+
+
+@pytest.fixture(scope="module")
+def results(pytestconfig: pytest.Config) -> Iterator[list[Result]]:
+    """Of all batches; the report is written when the last is done."""
+    found: list[Result] = []
+    yield found
+    report = pytestconfig.getoption("--fault-report")
+    if report is not None:
+        matrix.write_report(report, found)
+
+
+async def test_every_payment_ends_as_one_answer_or_is_owed(
+    batch: tuple[int, ...], results: list[Result], pytestconfig: pytest.Config
+) -> None:
+    chains.needs_npm()
+    on = _shape(pytestconfig)
+    # Not pytest's folder: a socket's name must be short. It is kept where something is wrong.
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    print(f"\nseeds {batch[0]} to {batch[-1]}, in {folder}")
+
+    found = await matrix.batch(batch, folder, on=on)
+
+    results += found
+    assert [result.error for result in found if result.error] == []
+    assert len(found) == len(batch)
+    if on is None:
+        assert [result.lines() for result in found if not result.good] == []
+    shutil.rmtree(folder)
