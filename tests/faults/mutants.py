@@ -9,6 +9,8 @@ is installed, so that a test can read this list without one.
 """
 
 import functools
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,11 +37,21 @@ class Unknown(Exception):
 
 
 def install(name: str) -> None:
-    """Switch a rule off in this process.
+    """Switch a rule off in this process, or end it: one whose rules are all in force would pass for a mutant.
 
     Raises:
         Unknown: no rule is called that.
     """
+    try:
+        _install(name)
+    except AttributeError as error:
+        # Python only mentions what a sitecustomize raises.
+        sys.stderr.write(f"mutant {name}: the product has changed: {error}\n")
+        sys.stderr.flush()
+        os._exit(70)
+
+
+def _install(name: str) -> None:
     if name.startswith("@"):
         chosen = Path(name[1:])
         for mutant in MUTANTS:
@@ -91,23 +103,20 @@ def _settled_unsent(off: Off) -> None:
     _instead(tempo.Tempo, "settle", off, mutated)
 
 
-def _let_through_unpaid(off: Off) -> None:
-    """A new credential is delivered before it is settled, and settles never."""
-    from mpp_authz import methods
-    from mpp_authz.settlement import Settler
+def _sold_for_nothing(off: Off) -> None:
+    """A request without a payment is let through."""
+    from mpp_authz import verdicts
+    from mpp_authz.decide import Gate
 
     def mutated(inner: Inner) -> Inner:
-        async def settle(self: Any, settlement: Any, verified: Any, replacing: Any = None) -> Any:
-            row = self._row(settlement, verified)
-            await self.ledger.insert(replace(row, reference="0x" + row.id.encode().hex()[:64].ljust(64, "0")))
-            written = await self.ledger.get(row.id)
-            now = await self.ledger.now()
-            outcome = methods.Settled(written.reference, verified.payer)
-            return await self._written(written, self._as_settled(outcome, now, settlement.waiter))
+        async def check(self: Any, request: Any) -> Any:
+            if request.authorization is not None:
+                return await inner(self, request)
+            return verdicts.Allow(payment="", attempt=0, request_headers=(), response_headers=())
 
-        return settle
+        return check
 
-    _instead(Settler, "settle", off, mutated)
+    _instead(Gate, "check", off, mutated)
 
 
 # --- I2 ------------------------------------------------------------------------------------------------
@@ -154,16 +163,16 @@ def _credit_runs_out(off: Off) -> None:
 
 
 def _retry_pays_again(off: Off) -> None:
-    """A client that signs anew after a failure pays anew: its credit is not looked for."""
-    from mpp_authz.decide import Gate
+    """A client that signs anew after a failure pays anew: its credit is not found."""
+    from mpp_authz.ledger.sqlite import SQLiteLedger
 
     def mutated(inner: Inner) -> Inner:
-        async def none(*_args: Any, **_named: Any) -> None:
-            return None
+        async def unfinished(*_args: Any, **_named: Any) -> tuple[()]:
+            return ()
 
-        return none
+        return unfinished
 
-    _instead(Gate, "_take_credit", off, mutated)
+    _instead(SQLiteLedger, "unfinished", off, mutated)
 
 
 # --- I3 ------------------------------------------------------------------------------------------------
@@ -265,16 +274,19 @@ def _everybody_wins(off: Off) -> None:
 
 
 def _delivered_again(off: Off) -> None:
-    """What was delivered is delivered again to whoever presents it."""
-    from mpp_authz.decide import Gate
+    """What was delivered is read as owed, to whoever presents it."""
+    from mpp_authz.ledger import State
+    from mpp_authz.ledger.sqlite import SQLiteLedger
 
     def mutated(inner: Inner) -> Inner:
-        async def again(self: Any, case: Any, row: Any) -> Any:
-            return await self._deliver(case, row)
+        async def get(*args: Any, **named: Any) -> Any:
+            row = await inner(*args, **named)
+            delivered = row is not None and row.state is State.DELIVERED
+            return replace(row, state=State.CREDIT) if delivered else row
 
-        return again
+        return get
 
-    _instead(Gate, "_again", off, mutated)
+    _instead(SQLiteLedger, "get", off, mutated)
 
 
 def _lease_ended_early(off: Off) -> None:
@@ -319,21 +331,22 @@ def _receipt_on_errors(off: Off) -> None:
 
 
 def _never_resolved(off: Off) -> None:
-    """Nobody asks the chain what became of an open payment."""
-    from mpp_authz.settlement import Settler
+    """The chain is never asked what became of an open payment."""
+    from mpp_authz import methods
+    from mpp_authz.methods import tempo
 
     def mutated(inner: Inner) -> Inner:
-        async def resolve(*_args: Any, **_named: Any) -> None:
-            return None
+        async def lookup(*_args: Any, **_named: Any) -> Any:
+            return methods.Unavailable("switched off")
 
-        return resolve
+        return lookup
 
-    _instead(Settler, "resolve", off, mutated)
+    _instead(tempo.Tempo, "lookup", off, mutated)
 
 
 MUTANTS: Final = (
     Mutant("settled-unsent", "I1", "any payment in pull mode", _settled_unsent),
-    Mutant("let-through-unpaid", "I1", "any payment in pull mode", _let_through_unpaid),
+    Mutant("sold-for-nothing", "I1", "any request", _sold_for_nothing),
     Mutant(
         "undelivered-counts",
         "I2",
@@ -350,14 +363,14 @@ MUTANTS: Final = (
     Mutant(
         "credit-for-anything", "I3", "the upstream fails; the credential is tried elsewhere", _credit_for_anything
     ),
-    Mutant("unknown-asks-again", "I4", "the node goes silent once it has the transaction", _unknown_asks_again),
+    Mutant("unknown-asks-again", "I4", "the node dies once it has the transaction", _unknown_asks_again),
     Mutant("used-asks-again", "I4", "a credential that was served is presented again", _used_asks_again),
-    Mutant("everybody-wins", "I5", "32 uses of one credential at once", _everybody_wins),
+    Mutant("everybody-wins", "I5", "two uses of one credit, both read before either writes", _everybody_wins),
     Mutant("delivered-again", "I5", "a credential that was served is presented again", _delivered_again),
     Mutant(
         "lease-ended-early", "I5", "two uses of one credential at once, the upstream is slow", _lease_ended_early
     ),
     Mutant("two-receipts", "I6", "any payment", _two_receipts),
     Mutant("receipt-on-errors", "I6", "the upstream fails once", _receipt_on_errors, in_authz=False),
-    Mutant("never-resolved", "L", "the node goes silent once it has the transaction", _never_resolved),
+    Mutant("never-resolved", "L", "the node dies once it has the transaction", _never_resolved),
 )
