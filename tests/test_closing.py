@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from promises import ALICE, BOB, ENVOY, PRICE, World, priced, read
+from promises import ALICE, BOB, ENVOY, PRICE, FailingLedger, World, priced, problem, read
 from promises import ROUTE as ROUTE_KEY
 
-from mpp_authz.closing import Closer, advance
+from mpp_authz.closing import Closer
+from mpp_authz.decide import Gate
 from mpp_authz.delivery import Entry
 from mpp_authz.ledger import LedgerUnavailable, Payment, State, transitions
+from mpp_authz.ledger.transitions import Whereabouts
 from mpp_authz.metrics import Metrics
 from mpp_authz.sweeping import Sweeper
+from mpp_authz.unwritten import advance
 from mpp_authz.verdicts import Allow
 
 
@@ -78,7 +81,7 @@ async def test_an_outcome_file_is_read_as_it_grows_and_a_cut_line_waits(world: W
     whole, cut = line(one), line(two)
     append(log_of(world), whole + cut[:20])
 
-    assert not await world.gate.closer.read(ENVOY)
+    assert await world.gate.closer.read(ENVOY) is Whereabouts.BESIDE
     states = [await world.state(first), await world.state(second)]
     append(log_of(world), cut[20:])
     await world.gate.closer.read(ENVOY)
@@ -120,12 +123,13 @@ async def test_what_unicode_calls_a_lines_end_is_none(world: World) -> None:
 
 
 @pytest.mark.parametrize("outcomes", [None, Path("/nowhere")])
-async def test_without_a_folder_of_files_no_envoy_is_known_to_be_gone(world: World, outcomes: Path | None) -> None:
+async def test_a_file_that_is_not_here_says_nothing_of_its_envoy(world: World, outcomes: Path | None) -> None:
     closer = Closer(world.ledger, outcomes, Metrics())
 
-    assert await closer.read("") is False
-    assert await closer.read(ENVOY) is (outcomes is not None)
+    assert [await closer.read(name) for name in ("", ENVOY)] == [Whereabouts.AWAY] * 2
     await closer.bury()
+    await closer.beat()
+    assert await world.ledger.data_plane(ENVOY) is None
 
 
 async def test_the_files_of_an_envoy_that_is_gone_are_closed_and_taken_away(world: World) -> None:
@@ -140,7 +144,9 @@ async def test_the_files_of_an_envoy_that_is_gone_are_closed_and_taken_away(worl
     states = [await world.state(one) for one in (heard, unheard, elsewhere)]
     assert states == [State.DELIVERED, State.CREDIT, State.DELIVERING]
     assert list(world.folder.glob(f"{ENVOY}.*")) == []
-    assert await world.gate.closer.read(ENVOY) is True
+    known = await world.ledger.data_plane(ENVOY)
+    assert known is not None
+    assert known.ended
 
 
 async def test_what_was_read_of_a_live_file_is_not_read_again_when_it_has_ended(world: World) -> None:
@@ -153,7 +159,7 @@ async def test_what_was_read_of_a_live_file_is_not_read_again_when_it_has_ended(
     append(log_of(world), line(second, 404))
     log_of(world).rename(world.folder / f"{ENVOY}.ended")
 
-    assert await world.gate.closer.read(ENVOY) is True
+    assert await world.gate.closer.read(ENVOY) is Whereabouts.GONE
 
     row = await world.row(authorization)
     assert (row.state, row.attempt, row.faults, row.last_status) == (State.CREDIT, 2, 1, 404)
@@ -281,7 +287,7 @@ async def test_the_sweeper_survives_an_error_of_ours(world: World, caplog: pytes
     rounds = asyncio.Semaphore(0)
 
     class Broken:
-        async def bury(self) -> None:
+        async def beat(self) -> None:
             rounds.release()
             raise RuntimeError("a bug")
 
@@ -294,6 +300,202 @@ async def test_the_sweeper_survives_an_error_of_ours(world: World, caplog: pytes
     await asyncio.gather(task, return_exceptions=True)
 
     assert "sweeping failed" in caplog.text
+
+
+# --- Envoys beside another process ---------------------------------------------------------------------
+
+
+def elsewhere(world: World, owner: str = "authz-1/boot-1") -> Gate:
+    """An authz on another machine, with no outcome file of our Envoy."""
+    folder = world.folder.parent / owner.replace("/", "-")
+    folder.mkdir(exist_ok=True)
+    return world.another(owner, folder=folder)
+
+
+def sweeper_of(world: World, gate: Gate) -> Sweeper:
+    return Sweeper(world.ledger, gate.settler, gate.closer, interval_seconds=0.001)
+
+
+async def test_another_machine_leaves_the_delivery_of_an_envoy_that_lives_alone(world: World) -> None:
+    authorization, _ = await out(world)
+    other = elsewhere(world)
+    world.clock.later(PRICE.lease + 1)
+    await world.gate.closer.beat()
+
+    await sweeper_of(world, other).round()
+    asked = await other.check(world.request(authorization=authorization, data_plane="envoy-2"))
+
+    assert await world.state(authorization) is State.DELIVERING
+    assert problem(asked) == (409, "payment-in-progress")
+    await sweeper(world).round()
+    assert await world.state(authorization) is State.CREDIT
+
+
+async def test_another_machine_ends_the_delivery_of_an_envoy_nobody_hears_of(world: World) -> None:
+    authorization, _ = await out(world)
+    await world.gate.closer.beat()
+    other = elsewhere(world)
+    world.clock.later(other.closer.times.silence + 1)
+
+    await sweeper_of(world, other).round()
+    in_its_lease = await world.state(authorization)
+    world.clock.later(PRICE.lease)
+    await sweeper_of(world, other).round()
+
+    assert in_its_lease is State.DELIVERING
+    assert await world.state(authorization) is State.CREDIT
+
+
+async def test_another_machine_ends_the_delivery_of_an_envoy_that_ended_at_once(world: World) -> None:
+    heard, told = await out(world)
+    unheard, _ = await out(world)
+    append(log_of(world), line(told))
+    log_of(world).rename(world.folder / f"{ENVOY}.ended")
+    other = elsewhere(world)
+    await world.gate.closer.bury()
+    world.open.clear()
+
+    used = await other.check(world.request(authorization=heard, data_plane="envoy-2"))
+    again = await world.present(unheard, gate=other, data_plane="envoy-2")
+
+    assert problem(used) == (403, "verification-failed")
+    assert isinstance(again, Allow)
+    assert again.attempt == 2
+
+
+async def test_what_begins_at_an_envoy_that_ended_is_owed_at_once(world: World) -> None:
+    log_of(world).rename(world.folder / f"{ENVOY}.ended")
+    await world.gate.closer.bury()
+    authorization, _ = await out(world)
+    world.open.clear()
+
+    assert isinstance(await world.present(authorization, gate=elsewhere(world), data_plane="envoy-2"), Allow)
+
+
+async def test_an_envoy_is_called_ended_before_its_file_is_gone(world: World) -> None:
+    authorization, _ = await out(world)
+    log_of(world).rename(world.folder / f"{ENVOY}.ended")
+    failing = FailingLedger(world.ledger)
+    closer = Closer(failing, world.folder, Metrics())
+    failing.arm(1)
+
+    with pytest.raises(LedgerUnavailable):
+        await closer.bury()
+    kept = (world.folder / f"{ENVOY}.ended").exists()
+    failing.disarm()
+    await closer.bury()
+
+    known = await world.ledger.data_plane(ENVOY)
+    assert kept
+    assert known is not None
+    assert known.ended
+    assert await world.state(authorization) is State.CREDIT
+
+
+async def test_a_store_hears_now_and_then_that_an_envoy_lives(world: World) -> None:
+    closer = world.gate.closer
+    heard = []
+    for seconds in (0.0, closer.times.beat / 2, closer.times.beat):
+        world.clock.later(seconds)
+        await sweeper(world).round()
+        known = await world.ledger.data_plane(ENVOY)
+        assert known is not None
+        heard.append(world.clock.ms - known.seen_at)
+
+    assert heard == [0, closer.times.beat * 500, 0]
+
+
+async def test_a_new_envoy_is_told_of_at_once_and_an_old_part_is_none(world: World) -> None:
+    await world.gate.closer.beat()
+    log_of(world, "envoy-2").touch()
+    log_of(world, "envoy-3.part-17").touch()
+
+    await world.gate.closer.beat()
+
+    found = [await world.ledger.data_plane(name) for name in ("envoy-2", "envoy-3", "envoy-3.part-17")]
+    assert [each is not None for each in found] == [True, True, False]
+
+
+async def test_the_sweeper_forgets_envoys_of_yesterday(world: World) -> None:
+    await sweeper(world).round()
+    log_of(world).unlink()
+    world.clock.later(86_401)
+
+    await sweeper(world).round()
+
+    assert await world.ledger.data_plane(ENVOY) is None
+
+
+async def test_a_file_that_was_put_aside_while_it_was_looked_for_is_read(world: World) -> None:
+    authorization, allowed = await out(world)
+    append(log_of(world), line(allowed))
+    part = log_of(world).with_name(f"{ENVOY}.part-1.log")
+    closer = world.gate.closer
+    looked = closer._parts
+
+    def aside_meanwhile(data_plane: str) -> list[Path]:
+        found = looked(data_plane)
+        if log_of(world).exists():
+            log_of(world).rename(part)
+        return found
+
+    class Hurried(Closer):
+        _parts = staticmethod(aside_meanwhile)
+
+    hurried = Hurried(world.ledger, world.folder, Metrics())
+
+    assert await hurried.read(ENVOY) is Whereabouts.BESIDE
+    assert await world.state(authorization) is State.DELIVERED
+
+
+# --- news that was lost --------------------------------------------------------------------------------
+
+
+async def test_news_told_while_nobody_listened_is_read_by_the_next_process(world: World) -> None:
+    authorization, allowed = await out(world)
+    append(log_of(world), line(allowed))
+    next_one = world.another("authz-0/boot-2")
+
+    await sweeper_of(world, next_one).round()
+
+    assert await world.state(authorization) is State.DELIVERED
+
+
+async def test_news_the_store_did_not_take_is_read_when_it_is_back(world: World) -> None:
+    failing: Any = FailingLedger(world.ledger)
+    gate = world.another("authz-0/boot-1", ledger=failing)
+    sweeping = Sweeper(failing, gate.settler, gate.closer)
+    await sweeping.round()  # nothing to catch up with yet
+    authorization = world.pay(await world.challenge())
+    allowed = await world.present(authorization, gate=gate)
+    assert isinstance(allowed, Allow)
+    failing.arm(1, lasting=True)
+    with pytest.raises(LedgerUnavailable):
+        await gate.closer.record(Entry(allowed.payment, 1, 200, frozenset(), "", True))
+    with pytest.raises(LedgerUnavailable):
+        await sweeping.round()
+
+    failing.disarm()
+    await sweeping.round()
+    before = await world.state(authorization)
+    append(log_of(world), line(allowed))  # Envoy writes it a little later
+    await sweeping.round()
+
+    assert before is State.DELIVERING
+    assert await world.state(authorization) is State.DELIVERED
+
+
+async def test_files_are_left_alone_while_no_news_is_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpp_authz.closing._FLUSH_SECONDS", 0.0)
+    await sweeper(world).round()
+    authorization, allowed = await out(world)
+    append(log_of(world), line(allowed))
+
+    await sweeper(world).round()
+
+    assert await world.state(authorization) is State.DELIVERING
 
 
 # --- compare and set -----------------------------------------------------------------------------------
@@ -328,14 +530,14 @@ async def test_a_part_that_is_put_aside_is_read_with_what_comes_after_it(world: 
     third, three = await out(world)
     log = log_of(world)
     append(log, line(one))
-    assert await world.gate.closer.read(ENVOY) is False
+    assert await world.gate.closer.read(ENVOY) is Whereabouts.BESIDE
     append(log, line(two))
     part = log.with_name(f"{ENVOY}.part-1.log")
 
     log.rename(part)  # and for a moment there is no file of that Envoy but the part
-    assert await world.gate.closer.read(ENVOY) is False
+    assert await world.gate.closer.read(ENVOY) is Whereabouts.BESIDE
     append(log, line(three))
-    assert await world.gate.closer.read(ENVOY) is False
+    assert await world.gate.closer.read(ENVOY) is Whereabouts.BESIDE
 
     assert [(await world.row(each)).state for each in (first, second, third)] == [State.DELIVERED] * 3
 

@@ -30,10 +30,11 @@ from promises import (
     read,
 )
 
-from mpp_authz import decide, verdicts, wire
+from mpp_authz import verdicts, wire
 from mpp_authz.challenge import Keyring
 from mpp_authz.ledger import State, stores
 from mpp_authz.methods import Refused, TransferRefused, Unavailable
+from mpp_authz.patience import Times
 from mpp_authz.pricing import Transport
 from mpp_authz.verdicts import Allow, Deny
 
@@ -555,7 +556,7 @@ async def test_a_credential_that_is_settling_is_in_progress(world: World) -> Non
 
 
 async def test_a_credential_waits_for_a_settlement_that_ends_in_time(world: World) -> None:
-    world.gate.times = decide.Times(settle_wait=5, in_progress_wait=4)
+    world.gate.times = Times(settle_wait=5, in_progress_wait=4)
     world.rail.stop("after send")
     authorization = world.pay(await world.challenge())
     first = asyncio.create_task(world.present(authorization))
@@ -582,7 +583,7 @@ async def test_one_credential_does_not_fill_the_lane_of_those_who_pay(world: Wor
     authorization = world.pay(await world.challenge())
     await world.present(authorization)
     assert await world.state(authorization) is state
-    world.gate.times = decide.Times(settle_wait=5, in_progress_wait=4)
+    world.gate.times = Times(settle_wait=5, in_progress_wait=4)
 
     waiting = [asyncio.create_task(world.present(authorization)) for _ in range(64)]
     done, still = await asyncio.wait(waiting, timeout=3)

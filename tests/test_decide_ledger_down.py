@@ -45,9 +45,10 @@ async def test_a_payment_survives_a_ledger_that_fails_at_any_call(
                 break
             world.ledger.disarm()
 
-            assert problem(first)[0] == 503, nth
+            # What failed once its outcome was known is written again while the Check waits.
+            assert isinstance(first, Allow) or problem(first)[0] == 503, nth
             assert challenges(first) == ()
-            allowed = await _settled_at_last(world, authorization)
+            allowed = first if isinstance(first, Allow) else await _settled_at_last(world, authorization)
             if allowed is not None:
                 assert allowed.payment == read(authorization)
                 assert world.rail.settlements() == 1

@@ -824,7 +824,7 @@ async def test_an_endpoint_of_another_chain_is_not_believed(method: Tempo, chain
 async def test_an_endpoint_that_talks_nonsense_is_not_believed(answer: bytes, chain: Chain) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=answer))
     async with httpx.AsyncClient(transport=transport) as http:
-        method = Tempo(lambda _: None, http)
+        method = Tempo(lambda _: None, http=http)
 
         assert isinstance(await method.lookup(ABSENT, 1, chain.network), Unavailable)
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from ledgers import payment
 
 from mpp_authz.ledger import Payment, State, transitions
-from mpp_authz.ledger.transitions import Lease, Outcome
+from mpp_authz.ledger.transitions import Lease, Outcome, Whereabouts
 
 NOW = 1_000_000
 LEASE = Lease("authz-0/b1", NOW + 60_000, "envoy-1")
@@ -33,6 +33,8 @@ EVENTS: dict[str, Callable[[Payment], Payment | None]] = {
     "check ended": transitions.check_ended,
     "settled": lambda row: transitions.settled(row, NOW, reference="0x1", payer="0xbb"),
     "delivering": lambda row: transitions.delivering(row, NOW, LEASE, ""),
+    "given up": transitions.given_up,
+    "superseded": transitions.superseded,
     "not sent": lambda row: transitions.not_sent(row, 1, LEASE.owner),
     "delivered": lambda row: transitions.ended(row, Outcome(1, True, False, 200), NOW),
     "undelivered": lambda row: transitions.ended(row, Outcome(1, False, True, 500), NOW),
@@ -46,6 +48,7 @@ FOLLOWS = {
     (State.SETTLING, "failed"): State.FAILED,
     (State.SETTLING, "check ended"): State.SETTLING,
     (State.SETTLING, "settled"): State.CREDIT,
+    (State.SETTLING, "given up"): State.SETTLING,
     (State.UNKNOWN, "unknown"): State.UNKNOWN,
     (State.UNKNOWN, "failed"): State.FAILED,
     (State.UNKNOWN, "settled"): State.CREDIT,
@@ -153,13 +156,88 @@ def test_a_lease_is_renewed_only_forward_and_by_its_own_attempt(attempt: int, un
         (payment(lease_until=NOW + 1, lease_owner="b/1"), "a/2", False),
         (payment(lease_until=NOW + 1, lease_owner="zone/a/1"), "zone/a/2", True),
         (payment(state=State.DELIVERING, lease_until=NOW + 1, lease_owner="a/1"), "a/2", False),
+        (payment(lease_until=NOW + 1, lease_owner=""), "a/2", True),
+        (payment(state=State.DELIVERING, lease_until=NOW + 1, lease_owner=""), "a/2", False),
     ],
-    ids=["over", "live", "slot booted again", "another slot", "a slot with a slash", "a delivery outlives authz"],
+    ids=[
+        "over",
+        "live",
+        "slot booted again",
+        "another slot",
+        "a slot with a slash",
+        "a delivery outlives authz",
+        "a settlement that was given up",
+        "a delivery without an owner",
+    ],
 )
 def test_a_lease_is_over_in_time_or_when_its_slot_has_booted_again(
     row: Payment, owner: str, expected: bool
 ) -> None:
     assert transitions.is_over(row, NOW, owner) is expected
+
+
+BESIDE, GONE, AWAY = Whereabouts.BESIDE, Whereabouts.GONE, Whereabouts.AWAY
+SILENCE = 30
+LIVE, OVER = {"lease_until": NOW + 1}, {"lease_until": NOW}
+
+
+@pytest.mark.parametrize(
+    ("envoy", "lease", "answered_at", "seen_at", "expected"),
+    [
+        (BESIDE, LIVE, 0, 0, False),
+        (BESIDE, OVER, NOW, 0, True),
+        (GONE, LIVE, NOW, NOW, True),
+        (GONE, OVER, NOW, NOW, True),
+        (AWAY, LIVE, 0, 0, False),
+        (AWAY, OVER, 0, 0, True),
+        (AWAY, OVER, NOW - SILENCE, NOW - SILENCE, True),
+        (AWAY, OVER, NOW - SILENCE + 1, 0, False),
+        (AWAY, OVER, 0, NOW - SILENCE + 1, False),
+        (AWAY, OVER, None, 0, True),
+    ],
+    ids=[
+        "beside us, and its lease goes on",
+        "beside us, and no news by the end of the lease",
+        "gone, and its lease goes on",
+        "gone, at the end of the lease",
+        "never heard of, and its lease goes on",
+        "never heard of, and its Check was answered long ago",
+        "silent",
+        "never heard of, and its Check was answered just now",
+        "heard of a moment ago",
+        "never heard of, in a row of an older version",
+    ],
+)
+def test_a_lease_is_ended_by_whoever_knows_that_no_news_can_come(
+    envoy: Whereabouts, lease: dict[str, int], answered_at: int | None, seen_at: int, expected: bool
+) -> None:
+    row = replace(ROWS[State.DELIVERING], answered_at=answered_at, **lease)  # type: ignore[arg-type]
+
+    assert transitions.may_end(row, NOW, envoy, seen_at, SILENCE) is expected
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.DELIVERING])
+def test_only_a_delivery_has_a_lease_that_an_envoy_holds(state: State) -> None:
+    assert not transitions.may_end(ROWS[state], NOW, GONE, 0, SILENCE)
+
+
+@pytest.mark.parametrize(("mode", "state"), [("pull", State.FAILED), ("push", None), ("proof", None)])
+def test_only_a_payment_that_nobody_sent_gives_way_to_another(mode: str, state: State | None) -> None:
+    row = transitions.given_up(replace(ROWS[State.SETTLING], mode=mode, envelope="0x76"))
+    assert row is not None
+
+    following = transitions.superseded(row)
+
+    assert (following and following.state) == state
+    assert row.check_ended
+    assert transitions.superseded(replace(row, lease_owner="authz-0/b1")) is None
+
+
+def test_an_attempt_is_taken_back_by_its_own_lease_where_it_matters() -> None:
+    row = replace(ROWS[State.DELIVERING], lease_until=NOW + 5)
+
+    assert transitions.not_sent(row, 1, LEASE.owner, NOW + 4) is None
+    assert transitions.not_sent(row, 1, LEASE.owner, NOW + 5) is not None
 
 
 class Paths(RuleBasedStateMachine):
@@ -198,6 +276,14 @@ class Paths(RuleBasedStateMachine):
     @rule()
     def delivering(self) -> None:
         self._take(transitions.delivering(self.row, self.now, replace(LEASE, until=self.now + 20), ""))
+
+    @rule()
+    def given_up(self) -> None:
+        self._take(transitions.given_up(self.row))
+
+    @rule()
+    def superseded(self) -> None:
+        self._take(transitions.superseded(self.row))
 
     @rule()
     def not_sent(self) -> None:

@@ -2,7 +2,8 @@
 
 Two witnesses say what was delivered. The gRPC access log is fast and may lose news; Envoy's outcome file
 (one per Envoy, named by its instance id) is slower and loses only what Envoy itself lost. A delivery without
-news is undelivered only once its Envoy's file was read to the end.
+news is undelivered only once its Envoy's file was read to the end: by us where the file is beside us, else by
+another process, which says so in the store.
 """
 
 import asyncio
@@ -11,38 +12,22 @@ import glob
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from mpp_authz import delivery, wire
 from mpp_authz.delivery import Entry
-from mpp_authz.ledger import Ledger, Payment, transitions
+from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, transitions
+from mpp_authz.ledger.transitions import Whereabouts
 from mpp_authz.metrics import Metrics
+from mpp_authz.patience import Times
+from mpp_authz.unwritten import Unwritten, advance
 
 log = logging.getLogger(__name__)
 
-#: A streaming lease is renewed by periodic access log entries; this much past the last of them.
-_RENEWAL_MS: Final = 60_000
-
-Step = Callable[[Payment], Payment | None]
-
-
-async def advance(ledger: Ledger, row: Payment, step: Step) -> Payment | None:
-    """Apply a transition to a row as it is in the store by now.
-
-    Returns the row as written, or None when nothing follows any more (somebody else was there first).
-    """
-    current: Payment | None = row
-    while current is not None:
-        following = step(current)
-        if following is None:
-            return None
-        if await ledger.replace(current, following):
-            return replace(following, version=current.version + 1)
-        current = await ledger.get(row.id)
-    return None
+#: Envoy writes a line into its outcome file so long after it told of it by gRPC, and much sooner mostly. Seconds.
+_FLUSH_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -98,28 +83,63 @@ class Closer:
     ledger: Ledger
     outcomes: Path | None  # folder of outcome files; None: there is no second witness here
     metrics: Metrics
+    times: Times = field(default_factory=Times)
+    unwritten: Unwritten = field(init=False)  # attempts to take back
     _calls: _Calls = field(default_factory=_Calls)
     _readers: dict[int, _Reader] = field(default_factory=dict)  # by inode: files are renamed while we read
+    _behind: bool = True  # news may be in the files only: it was lost, or told while nobody listened
+    _missed_at: float = float("-inf")  # loop time when news was lost last
+    _told: tuple[frozenset[str], int] | None = None  # the Envoys we last called alive, and when
+
+    def __post_init__(self) -> None:
+        self.unwritten = Unwritten(self.ledger)
+
+    # --- news -------------------------------------------------------------------------------------------
 
     async def record(self, entry: Entry) -> None:
         """Take one entry of an access log.
 
         Raises:
-            LedgerUnavailable: the news is in the outcome file still, and is read at the end of the lease.
+            LedgerUnavailable: the news is in the outcome file still, which `catch_up` reads.
         """
+        try:
+            await self._record(entry)
+        except LedgerUnavailable:
+            self._behind, self._missed_at = True, asyncio.get_running_loop().time()
+            raise
+
+    async def _record(self, entry: Entry) -> None:
         row = await self.ledger.get(entry.payment)
         if row is None:
             log.warning("outcome of an unknown payment", extra={"payment": entry.payment})
             return
         if not entry.ended:
             now = await self.ledger.now()
-            await advance(self.ledger, row, lambda r: transitions.renewed(r, entry.attempt, now + _RENEWAL_MS))
+            until = now + round(self.times.renewal * 1000)
+            await advance(self.ledger, row, lambda r: transitions.renewed(r, entry.attempt, until))
             return
         outcome = delivery.judge(entry, streaming=row.streaming)
         now = await self.ledger.now()
         written = await advance(self.ledger, row, lambda r: transitions.ended(r, outcome, now))
         if written is not None:
             self._count(written, "delivered" if outcome.delivered else "undelivered")
+
+    # --- attempts ---------------------------------------------------------------------------------------
+
+    async def begin(self, row: Payment, following: Payment, also: Payment | None = None) -> bool:
+        """Write that an attempt begins, by compare-and-set. False: somebody else was first.
+
+        Raises:
+            LedgerUnavailable: nobody may be let through. Where it was written all the same, it is taken back.
+        """
+        try:
+            return await self.ledger.replace(row, following, also=also)
+        except LedgerUnavailable:
+            attempt, owner, until = following.attempt, following.lease_owner, following.lease_until
+            self.unwritten.later(
+                row.id, lambda r, _: transitions.not_sent(r, attempt, owner, until), uncertain=True
+            )
+            raise
 
     def let_through(self, request: str, begun: Begun) -> bool:
         """Note that a Check lets this request through. False: the request has ended already, without an answer."""
@@ -133,20 +153,82 @@ class Closer:
             await self.not_sent(found)
 
     async def not_sent(self, begun: Begun) -> None:
-        """Take an attempt back of which nothing reached the upstream."""
-        row = await self.ledger.get(begun.payment)
-        if row is not None:
-            await advance(self.ledger, row, lambda r: transitions.not_sent(r, begun.attempt, begun.owner))
+        """Take an attempt back of which nothing reached the upstream; where the store is away, once it is back."""
+        try:
+            row = await self.ledger.get(begun.payment)
+            if row is not None:
+                await advance(self.ledger, row, lambda r: transitions.not_sent(r, begun.attempt, begun.owner))
+        except LedgerUnavailable:
+            self.unwritten.later(begun.payment, lambda r, _: transitions.not_sent(r, begun.attempt, begun.owner))
 
-    async def read(self, data_plane: str) -> bool:
-        """Read what one Envoy wrote to its end. True: that Envoy is gone and will write no more."""
+    # --- Envoys -----------------------------------------------------------------------------------------
+
+    async def beat(self) -> None:
+        """Tell the store now and then that the Envoys beside us live, for processes that cannot see it."""
+        now, beside = self.ledger.clock(), self._beside()
+        if self._told is not None:
+            told, at = self._told
+            if told == beside and abs(now - at) < self.times.beat * 1000:
+                return
+        if beside:
+            await self.ledger.beat(beside)
+        self._told = beside, now
+
+    def _beside(self) -> frozenset[str]:
+        """The Envoys whose outcome files are here and may grow."""
+        if self.outcomes is None:
+            return frozenset()
+        names = (file.name for file in self.outcomes.glob(f"*{wire.OUTCOME_LIVE_SUFFIX}"))
+        return frozenset(
+            name.removesuffix(wire.OUTCOME_LIVE_SUFFIX).partition(wire.OUTCOME_PART)[0] for name in names
+        )
+
+    async def catch_up(self) -> None:
+        """Read what the Envoys beside us wrote while nobody listened, or while the store took no news.
+
+        Raises:
+            LedgerUnavailable: it still takes none.
+        """
+        if not self._behind:
+            return
+        missed_at = self._missed_at
+        for data_plane in sorted(self._beside()):
+            await self.read(data_plane)
+        if asyncio.get_running_loop().time() >= max(missed_at, self._missed_at) + _FLUSH_SECONDS:
+            self._behind = False
+
+    async def heard_out(self, seen: Payment) -> Payment:
+        """A DELIVERING row after all that can be known of its delivery: no news ends its lease where no more can
+        come, or where nobody hears of its Envoy any more."""
+        envoy, seen_at = await self._envoy(seen.data_plane)
+        row = await self.ledger.get(seen.id) or seen
+        if row.attempt != seen.attempt:
+            return row  # another attempt has begun, with a lease of its own
+        silence = round(self.times.silence * 1000)
+        if transitions.may_end(row, await self.ledger.now(), envoy, seen_at, silence):
+            row = await self.end_lease(row) or await self.ledger.get(row.id) or row
+        return row
+
+    async def _envoy(self, data_plane: str) -> tuple[Whereabouts, int]:
+        """Where an Envoy is, once all it wrote here was read; when the store last heard of one that is away."""
+        where = await self.read(data_plane)
+        if where is not Whereabouts.AWAY or not data_plane:
+            return where, 0
+        known = await self.ledger.data_plane(data_plane)
+        if known is None:
+            return where, 0
+        return (Whereabouts.GONE if known.ended else where), known.seen_at
+
+    async def read(self, data_plane: str) -> Whereabouts:
+        """Read what one Envoy wrote here, as far as it goes. A file that is not here says nothing: its Envoy may
+        be beside another process, or have written none yet."""
         if self.outcomes is None or not data_plane:
-            return False
+            return Whereabouts.AWAY
         ended = self.outcomes / f"{data_plane}{wire.OUTCOME_ENDED_SUFFIX}"
         live = self.outcomes / f"{data_plane}{wire.OUTCOME_LIVE_SUFFIX}"
         # Asked before reading: what it wrote last is in the file by the time it is called ended.
         gone = ended.exists()
-        parts = sorted(self.outcomes.glob(f"{glob.escape(data_plane)}{wire.OUTCOME_PART}*"))
+        parts = self._parts(data_plane)
         try:
             for part in parts:
                 await self._news(part)
@@ -155,11 +237,17 @@ class Closer:
         try:
             await self._news(ended if gone else live)
         except FileNotFoundError:
-            if not gone and ended.exists():
+            if gone:
+                return Whereabouts.GONE  # `bury` read it to its end and took it away
+            if ended.exists() or self._parts(data_plane) != parts:
                 return await self.read(data_plane)  # renamed since we looked
-            # It is being put aside and a new one begins; or `bury` read it to its end and took it away.
-            return gone or not parts
-        return gone
+            aside = any(part.suffix == wire.OUTCOME_LIVE_SUFFIX for part in parts)  # and a new one begins
+            return Whereabouts.BESIDE if aside else Whereabouts.AWAY
+        return Whereabouts.GONE if gone else Whereabouts.BESIDE
+
+    def _parts(self, data_plane: str) -> list[Path]:
+        assert self.outcomes is not None  # noqa: S101 - its callers asked
+        return sorted(self.outcomes.glob(f"{glob.escape(data_plane)}{wire.OUTCOME_PART}*"))
 
     async def _news(self, path: Path) -> None:
         """Record what one file says beyond what was read of it.
@@ -181,6 +269,8 @@ class Closer:
                     if entry is not None:
                         await self.record(entry)
                 reader.offset += len(complete)
+
+    # --- ends -------------------------------------------------------------------------------------------
 
     async def end_lease(self, row: Payment) -> Payment | None:
         """No news came by the end of a lease, or its Envoy is gone: the payer is owed the request.
@@ -215,6 +305,9 @@ class Closer:
         for file in sorted(self.outcomes.glob(f"*{wire.OUTCOME_ENDED_SUFFIX}")):
             data_plane = file.name.removesuffix(wire.OUTCOME_ENDED_SUFFIX)
             await self.read(data_plane)
+            if wire.OUTCOME_PART not in data_plane:
+                # Before its file goes: afterwards this is all that anybody knows of it.
+                await self.ledger.end_data_plane(data_plane)
             for row in await self.ledger.delivering_at(data_plane):
                 await self.end_lease(row)
             with contextlib.suppress(FileNotFoundError):

@@ -138,6 +138,13 @@ def read(echo: Challenge) -> tuple[Bound, Mapping[str, Any]]:
         raise ValueError("not a challenge of this gateway") from error
 
 
+def chain_id(request: Mapping[str, Any]) -> int | None:
+    """The chain a signed request names; None: its method has none, or names it otherwise."""
+    details = request.get("methodDetails")
+    found = details.get("chainId") if isinstance(details, Mapping) else None
+    return found if isinstance(found, int) else None
+
+
 def expires_at(echo: Challenge) -> float:
     """Unix seconds after which a challenge of ours is void."""
     return datetime.fromisoformat(echo.expires or "1970-01-01T00:00:00Z").timestamp()

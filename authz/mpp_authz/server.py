@@ -15,9 +15,8 @@ import os
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,13 +26,14 @@ from envoy.service.accesslog.v3 import als_pb2_grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
-from mpp_authz import decide, handover, logs, metrics, reload
+from mpp_authz import handover, logs, metrics, reload
 from mpp_authz.closing import Closer
 from mpp_authz.decide import Gate
 from mpp_authz.ledger import Ledger, LedgerUnavailable, State, stores
 from mpp_authz.methods import Method
 from mpp_authz.metrics import Metrics
 from mpp_authz.outcomes import AccessLog
+from mpp_authz.patience import Times
 from mpp_authz.reload import Watched
 from mpp_authz.service import Authorization
 from mpp_authz.settlement import Settler
@@ -58,8 +58,7 @@ class Settings:
     outcomes_dir: Path | None = None
     http: str | None = None
     slot: str = "authz-0"
-    settle_wait: float = 10.0
-    in_progress_wait: float = 2.0
+    times: Times = field(default_factory=Times)
     grace: float = 15.0
     handover: float = 0.0
 
@@ -80,8 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         outcomes_dir=options.outcomes_dir,
         http=options.http,
         slot=options.slot,
-        settle_wait=options.settle_wait,
-        in_progress_wait=options.in_progress_wait,
+        times=Times(options.settle_wait, options.in_progress_wait),
         grace=options.grace,
         handover=options.handover,
     )
@@ -128,15 +126,15 @@ async def run(settings: Settings) -> None:
     ledger = await stores.open_ledger(settings.ledger)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(ledger.close)
-        methods = _methods(lambda name: watched.keys.fee_payers.get(name))
+        methods = _methods(lambda name: watched.keys.fee_payers.get(name), lambda: ledger.clock() / 1000)
         # py_ecc, which eth-account brings, raises it to 100,000 when imported: nested JSON of a stranger would
         # overflow the C stack before it became a RecursionError.
         sys.setrecursionlimit(_RECURSION_LIMIT)
         for method in methods.values():
             stack.push_async_callback(method.aclose)
         owner = f"{settings.slot}/{secrets.token_hex(8)}"
-        closer = Closer(ledger, settings.outcomes_dir, counters)
-        settler = Settler(ledger, methods, owner, counters)
+        closer = Closer(ledger, settings.outcomes_dir, counters, settings.times)
+        settler = Settler(ledger, methods, owner, counters, settings.times)
         await settler.remember(watched.pricing.networks)
         watched.on_change(lambda: _remember(settler, watched))
         gate = Gate(
@@ -146,8 +144,7 @@ async def run(settings: Settings) -> None:
             settler=settler,
             closer=closer,
             metrics=counters,
-            clock=time.time,
-            times=decide.Times(settings.settle_wait, settings.in_progress_wait),
+            times=settings.times,
         )
         stop, at_once = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -208,10 +205,10 @@ def _ended(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
         stop.set()
 
 
-def _methods(secret: Callable[[str], str | None]) -> dict[str, Method]:
-    """Every installed payment method, by name."""
+def _methods(secret: Callable[[str], str | None], clock: Callable[[], float]) -> dict[str, Method]:
+    """Every installed payment method, by name. They read the store's clock, as everything about payments does."""
     found = importlib.metadata.entry_points(group=_METHODS_GROUP)
-    made = [point.load()(secret) for point in found]
+    made = [point.load()(secret, clock) for point in found]
     if not made:
         raise StartError(
             f"no payment methods: expected entry points of {_METHODS_GROUP}; install mpp-gateway again"
@@ -220,7 +217,13 @@ def _methods(secret: Callable[[str], str | None]) -> dict[str, Method]:
 
 
 def _remember(settler: Settler, watched: Watched) -> None:
-    settler.shielded(settler.remember(watched.pricing.networks))
+    async def remember() -> None:
+        try:
+            await settler.remember(watched.pricing.networks)
+        except LedgerUnavailable as error:  # the sweeper does it when the store is back
+            log.error("networks not remembered", extra={"error": str(error)})
+
+    settler.shielded(remember())
 
 
 def _server(gate: Gate, news: AccessLog, counters: Metrics) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:

@@ -1,35 +1,38 @@
 """Move the money once, and find out what became of it. Owns the claim on a row while it settles. Knows no HTTP.
 
 A settlement outlives its Check: it runs in a task of its own, and when nobody waits any more it ends in a
-credit. After something may have been sent, only the chain's answer decides.
+credit. After something may have been sent, only the chain's answer decides. What the store could not take is
+written once it is back.
 """
 
 import asyncio
+import itertools
 import json
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from mpp_authz import methods, quotes
 from mpp_authz.challenge import Bound, Presented
-from mpp_authz.closing import advance
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, State, transitions
 from mpp_authz.methods import Credential, Method, Quote, Verified
 from mpp_authz.metrics import Metrics
+from mpp_authz.patience import Times
 from mpp_authz.pricing import Network, RoutePrice
+from mpp_authz.unwritten import TimedStep, Unwritten, advance
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A settlement's lease: longer than any method waits for a confirmation. Milliseconds.
-_SETTLING_LEASE_MS: Final = 60_000
 #: Pauses between two questions of the sweeper about one open payment. Milliseconds.
 _FIRST_PAUSE_MS: Final = 1_000
 _LONGEST_PAUSE_MS: Final = 300_000
 #: Between two questions to the chain about one open payment. Seconds.
 _POLL_SECONDS: Final = 0.25
+#: Between two tries to write an outcome that a store would not take.
+_RETRY_SECONDS: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Waiter:
     gone: bool = False
     idle: bool = False  # a node refused its transaction: there is nothing to wait for
     challenge_id: str | None = None
+    claimed: bool = False  # the row, if there is one, is its own to deliver
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class _Claim:
     fresh: Payment  # the row to insert, all but its lease
     replacing: Payment | None  # a FAILED row, or one whose owner died before anything was sent
     waiter: Waiter
+    lease: int  # milliseconds
+    tried: Payment | None = None  # what was asked of the store, whatever it answered
     row: Payment | None = None
     lost: bool = False
 
@@ -79,11 +85,12 @@ class _Claim:
             reference=reference,
             valid_before=valid_before,
             created_at=now,
-            lease_until=now + _SETTLING_LEASE_MS,
+            lease_until=now + self.lease,
             check_ended=self.waiter.gone,
         )
         if self.row is not None:
             return self.row.reference == row.reference  # asked twice by one settlement
+        self.tried, self.waiter.claimed = row, True
         if self.replacing is None:
             won = await self.ledger.insert(row)
         else:
@@ -98,11 +105,12 @@ class _Claim:
 
     def holds(self, row: Payment) -> bool:
         """Whether the row is this claim's still: one whose lease was over may have been taken by another."""
-        mine = self.row
-        return mine is not None and (row.lease_owner, row.created_at, row.reference) == (
-            mine.lease_owner,
-            mine.created_at,
-            mine.reference,
+        mine = self.tried
+        return (
+            mine is not None
+            and row.state is State.SETTLING
+            and (row.lease_owner, row.lease_until, row.reference)
+            == (mine.lease_owner, mine.lease_until, mine.reference)
         )
 
     async def envelope(self, raw: str) -> bool:
@@ -111,13 +119,17 @@ class _Claim:
 
         def stored(row: Payment) -> Payment | None:
             # Another process may have begun again where we were taken for dead: then it sends, and we do not.
-            still = row.state is State.SETTLING and row.envelope is None and self.holds(row)
+            still = row.envelope is None and self.holds(row)
             return replace(row, envelope=raw) if still else None
 
         written = await advance(self.ledger, self.row, stored)
         if written is not None:
             self.row = written
         return written is not None
+
+    def given_up(self, row: Payment, now: int) -> Payment | None:
+        """It ended before anything was sent."""
+        return transitions.given_up(row) if self.holds(row) else None
 
 
 @dataclass(slots=True)
@@ -128,9 +140,16 @@ class Settler:
     by_name: Mapping[str, Method]
     owner: str  # "<slot>/<boot id>"
     metrics: Metrics
+    times: Times = field(default_factory=Times)
+    unwritten: Unwritten = field(init=False)  # outcomes, claims of which nothing came, Checks that ended
+    _offsets: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(500)))
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _resolving: dict[str, asyncio.Task[Payment | None]] = field(default_factory=dict)
-    _removed: dict[str, Network] = field(default_factory=dict)
+    _known: dict[str, Network] = field(default_factory=dict)  # "<name>/<chain id>", as remembered
+    _to_remember: tuple[Network, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.unwritten = Unwritten(self.ledger)
 
     # --- settling --------------------------------------------------------------------------------------
 
@@ -146,6 +165,29 @@ class Settler:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def lease(self, seconds: float) -> int:
+        """A lease in milliseconds, some of them more than asked for: two of this process never end together, which
+        is how it knows what it wrote itself."""
+        return round(seconds * 1000) + next(self._offsets)
+
+    async def check_ended(self, waiter: Waiter) -> None:
+        """Nobody waits for a settlement any more: a retry of the payer may have its outcome."""
+        waiter.gone = True
+        if waiter.challenge_id is None:
+            return
+        try:
+            row = await self.ledger.get(waiter.challenge_id)
+            if row is not None:
+                await advance(self.ledger, row, transitions.check_ended)
+        except LedgerUnavailable:
+            self.check_ended_unwritten(waiter)
+
+    def check_ended_unwritten(self, waiter: Waiter) -> None:
+        """The same, once the store is back: of a row that this Check claimed."""
+        waiter.gone = True
+        if waiter.claimed and waiter.challenge_id is not None:
+            self.unwritten.later(waiter.challenge_id, lambda row, _: transitions.check_ended(row), uncertain=True)
+
     async def settle(
         self, settlement: Settlement, verified: Verified, replacing: Payment | None = None
     ) -> Payment | methods.Refused | methods.Unavailable:
@@ -155,44 +197,73 @@ class Settler:
 
         Raises:
             ClaimLost: the row, or the transaction, is somebody else's; nothing was sent.
-            LedgerUnavailable: nothing was sent, or the row says SETTLING and is resolved later.
+            LedgerUnavailable: nothing was sent, or the outcome is written when the store is back.
         """
-        claim = _Claim(self.ledger, self._row(settlement, verified), replacing, settlement.waiter)
+        row, lease = self._row(settlement, verified), self.lease(self.times.settling_lease)
+        claim = _Claim(self.ledger, row, replacing, settlement.waiter, lease)
         loop = asyncio.get_running_loop()
         begun, result = loop.time(), "error"
         try:
             outcome = await settlement.method.settle(settlement.credential, settlement.quote, verified, claim)
             result = type(outcome).__name__.lower()
         except LedgerUnavailable:
+            # Nothing was sent. Where the claim was written all the same, nobody has to wait for its lease.
+            self._give_up(claim)
             raise
         except Exception as error:
             # A method may fail in any way; once the row is there, only the chain knows.
             log.exception("settlement failed", extra={"payment": settlement.presented.challenge.id})
             if claim.row is None and not claim.lost:
+                self._give_up(claim)
                 return methods.Unavailable(type(error).__name__)
             outcome = methods.Unknown(type(error).__name__)
         finally:
             self.metrics.settled(settlement.method.name, result, loop.time() - begun)
         if claim.lost:
             raise ClaimLost
-        row = claim.row
-        if row is None:
+        if claim.row is None:
             if isinstance(outcome, methods.Refused | methods.Unavailable):
                 return outcome
             raise RuntimeError(f"method {settlement.method.name} settled without a claim")
+        if isinstance(outcome, methods.Unknown):
+            settlement.waiter.idle = outcome.refused
+        return await self._insist(claim, self._outcome_of(claim, outcome))
+
+    def _give_up(self, claim: _Claim) -> None:
+        if claim.tried is not None:
+            self.unwritten.later(claim.tried.id, claim.given_up, uncertain=True)
+
+    def _outcome_of(
+        self, claim: _Claim, outcome: methods.Settled | methods.Refused | methods.Unavailable | methods.Unknown
+    ) -> TimedStep:
+        """What a settlement's end makes of its row."""
         match outcome:
             case methods.Settled():
-                now = await self.ledger.now()
-                return await self._written(row, self._as_settled(outcome, now, settlement.waiter))
+                return self._as_settled(outcome, claim.waiter)
             case methods.Refused() | methods.Unavailable():
-                # Provably nothing was sent by this claim.
+                # Provably nothing was sent by this claim. Whoever sends for another one has said UNKNOWN before.
                 reason = outcome.detail if isinstance(outcome, methods.Refused) else outcome.reason
-                return await self._written(
-                    row, lambda r: transitions.failed(r, reason) if claim.holds(r) else None
-                )
-            case methods.Unknown():
-                settlement.waiter.idle = outcome.refused
-                return await self._open(row, outcome.reason)
+                return lambda row, _: transitions.failed(row, reason) if claim.holds(row) else None
+        return lambda row, now: _opened(row, now, outcome.reason) if claim.holds(row) else None
+
+    async def _insist(self, claim: _Claim, step: TimedStep) -> Payment:
+        """Write an outcome while somebody waits for it, however often the store refuses; afterwards it is written
+        when the store is back."""
+        assert claim.row is not None  # noqa: S101 - its caller asked
+        row, loop = claim.row, asyncio.get_running_loop()
+        try:
+            return await self._written(row, step)
+        except LedgerUnavailable:
+            self.unwritten.later(row.id, step)
+        deadline = loop.time() + self.times.settle_wait
+        while True:
+            await asyncio.sleep(_RETRY_SECONDS)
+            try:
+                await self.unwritten.of(row.id)
+                return await self._found(row.id)
+            except LedgerUnavailable:
+                if claim.waiter.gone or loop.time() >= deadline:
+                    raise
 
     def _row(self, settlement: Settlement, verified: Verified) -> Payment:
         challenge, request = settlement.presented.challenge, settlement.quote.request
@@ -205,6 +276,7 @@ class Settler:
             network=settlement.bound.network,
             currency=str(request["currency"]).lower(),
             recipient=str(request["recipient"]).lower(),
+            chain_id=quotes.chain_id(request) or settlement.quote.network.chain_id,
             amount=str(request["amount"]),
             mode=verified.mode,
             credential_hash=settlement.presented.fingerprint,
@@ -219,10 +291,8 @@ class Settler:
             streaming=settlement.price.streaming,
         )
 
-    def _as_settled(
-        self, outcome: methods.Settled, now: int, waiter: Waiter | None = None
-    ) -> Callable[[Payment], Payment | None]:
-        return lambda row: transitions.settled(
+    def _as_settled(self, outcome: methods.Settled, waiter: Waiter | None = None) -> TimedStep:
+        return lambda row, now: transitions.settled(
             row,
             now,
             reference=outcome.reference,
@@ -230,16 +300,20 @@ class Settler:
             awaited=waiter is not None and not waiter.gone,
         )
 
-    async def _written(self, row: Payment, step: Callable[[Payment], Payment | None]) -> Payment:
+    async def _written(self, row: Payment, step: TimedStep) -> Payment:
         """The row after a step; where another was faster, the row as that one left it."""
-        written = await advance(self.ledger, row, step)
-        if written is not None:
-            self.metrics.payment(written.binding.route, written.method, written.state)
-        else:
-            written = await self.ledger.get(row.id)
+        now = await self.ledger.now()
+        written = await advance(self.ledger, row, lambda r: step(r, now))
         if written is None:
-            raise LedgerUnavailable(f"payment {row.id}: expected a row, found none")
+            return await self._found(row.id)
+        self.metrics.payment(written.binding.route, written.method, written.state)
         return written
+
+    async def _found(self, payment_id: str) -> Payment:
+        row = await self.ledger.get(payment_id)
+        if row is None:
+            raise LedgerUnavailable(f"payment {payment_id}: expected a row, found none")
+        return row
 
     # --- resolving -------------------------------------------------------------------------------------
 
@@ -271,15 +345,21 @@ class Settler:
         if isinstance(found, methods.NotYet):
             raw = row.envelope or (method.raw(settlement.credential) if settlement is not None else None)
             if raw is not None and row.mode == "pull":
+                if row.state is State.SETTLING:
+                    # Said before it is sent: whoever claimed it may live, and believe that nothing was.
+                    row = await self._open(row, "sent again")
+                if row.state is not State.UNKNOWN:
+                    return row
                 await method.resend(raw, network)
-                found = await method.lookup(row.reference, row.valid_before, network)
-        now = await self.ledger.now()
+                found = await method.lookup(row.reference or "", row.valid_before, network)
         match found:
             case methods.Settled():
                 waiter = settlement.waiter if settlement is not None else None
-                return await self._written(row, self._as_settled(found, now, waiter))
+                if waiter is not None:
+                    waiter.claimed = True
+                return await self._written(row, self._as_settled(found, waiter))
             case methods.Never(reason):
-                return await self._written(row, lambda r: transitions.failed(r, reason))
+                return await self._written(row, lambda r, _: transitions.failed(r, reason))
             case methods.NotYet():
                 return await self._open(row, "not on the chain yet")
         await self._open(row, "the chain cannot be asked")
@@ -287,9 +367,7 @@ class Settler:
 
     async def _open(self, row: Payment, reason: str) -> Payment:
         """Nobody knows yet. The longer it is open, the rarer the chain is asked without a payer asking us."""
-        now = await self.ledger.now()
-        pause = min(max(now - row.created_at, _FIRST_PAUSE_MS), _LONGEST_PAUSE_MS)
-        return await self._written(row, lambda r: transitions.unknown(r, reason, now + pause))
+        return await self._written(row, lambda r, now: _opened(r, now, reason))
 
     async def outcome(self, row: Payment, settlement: Settlement | None, seconds: float) -> Payment:
         """Resolve until the outcome is known or the time is up; the row as it is then."""
@@ -303,20 +381,42 @@ class Settler:
 
     # --- networks --------------------------------------------------------------------------------------
 
-    async def network(self, row: Payment, settlement: Settlement | None) -> Network | None:
-        """The row's network: today's, or as it was when it was removed while payments were open on it."""
+    async def network(self, row: Payment, settlement: Settlement | None = None) -> Network | None:
+        """The chain a payment was made on: today's network, or as it was when it was removed, or became another
+        chain's, while payments were open on it."""
         if settlement is not None:
             return settlement.quote.network
-        if row.network not in self._removed:
+        found = _made_on(row, self._known)
+        if found is None:
             documents = await self.ledger.networks()
-            self._removed = {name: Network(**_fields(text)) for name, text in documents.items()}
-        return self._removed.get(row.network)
+            self._known = {name: Network(**_fields(text)) for name, text in documents.items()}
+            found = _made_on(row, self._known)
+        return found
 
     async def remember(self, networks: Mapping[str, Network]) -> None:
-        """Keep what networks are, so that one can be asked about open payments after it was removed."""
-        for network in networks.values():
-            await self.ledger.remember_network(network.name, json.dumps(asdict(network), sort_keys=True))
-        self._removed = {}
+        """Keep what networks are, so that one can be asked about open payments after it was removed.
+
+        Raises:
+            LedgerUnavailable: `write` does it when the store is back.
+        """
+        self._to_remember = tuple(networks.values())
+        await self._remember()
+
+    async def _remember(self) -> None:
+        while self._to_remember:
+            network, *rest = self._to_remember
+            key = f"{network.name}/{network.chain_id}"
+            await self.ledger.remember_network(key, json.dumps(asdict(network), sort_keys=True))
+            self._to_remember, self._known = tuple(rest), {}
+
+    async def write(self) -> None:
+        """Write what the store could not take while it was away.
+
+        Raises:
+            LedgerUnavailable: it still cannot.
+        """
+        await self.unwritten.write()
+        await self._remember()
 
     async def aclose(self, grace_seconds: float) -> None:
         """Let settlements that run come to an end, for a bounded time."""
@@ -327,3 +427,20 @@ class Settler:
 def _fields(text: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(text)
     return document | {"rpc_urls": tuple(document["rpc_urls"])}
+
+
+def _made_on(row: Payment, known: Mapping[str, Network]) -> Network | None:
+    """A row's network among those remembered, by "<name>/<chain id>". A row older than chain ids was made on what
+    an older version remembered by the name alone, or on the only chain of that name."""
+    if row.chain_id:
+        legacy = known.get(row.network)
+        exact = known.get(f"{row.network}/{row.chain_id}")
+        return exact or (legacy if legacy is not None and legacy.chain_id == row.chain_id else None)
+    named = {network.chain_id: network for network in known.values() if network.name == row.network}
+    return known.get(row.network) or (next(iter(named.values())) if len(named) == 1 else None)
+
+
+def _opened(row: Payment, now: int, reason: str) -> Payment | None:
+    """Nobody knows yet. The longer it is open, the rarer the chain is asked without a payer asking us."""
+    pause = min(max(now - row.created_at, _FIRST_PAUSE_MS), _LONGEST_PAUSE_MS)
+    return transitions.unknown(row, reason, now + pause)

@@ -1,10 +1,12 @@
 """What time has to say, in a loop: leases and lives that end, open outcomes, Envoys that are gone.
 
-Bounded work in each round. Several processes may sweep one ledger: every step is a compare-and-set.
+Bounded work in each round. Several processes may sweep one ledger: every step is a compare-and-set, and a delivery
+is ended only by whoever may know that nothing more is heard of it.
 """
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 _ROWS_A_ROUND: Final = 100
 #: A FAILED row outlives its challenge by far; after that its absence says the same. Milliseconds.
 _FAILED_KEPT_MS: Final = 86_400_000
+#: A data plane is spoken of while a row may name it; after that its absence says the same. Milliseconds.
+_DATA_PLANES_KEPT_MS: Final = 86_400_000
 #: Rows whose chain is asked at the same time.
 _AT_ONCE: Final = 8
 
@@ -32,24 +36,36 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep until cancelled. A store that is down is said once, and waited for."""
+        # Apart: a round that waits for a slow chain must not make our Envoys look dead to others.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._for_ever(self.round, "sweeping"))
+            tasks.create_task(self._for_ever(self.closer.beat, "telling which Envoys live"))
+
+    async def _for_ever(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         down = False
         while True:
             try:
-                await self.round()
+                await work()
                 down = False
             except LedgerUnavailable as error:
                 if not down:
-                    log.error("sweeping waits for the ledger", extra={"error": str(error)})
+                    log.error("%s waits for the ledger", name, extra={"error": str(error)})
                 down = True
             except Exception:
-                log.exception("sweeping failed")
+                log.exception("%s failed", name)
             await asyncio.sleep(self.interval_seconds)
 
     async def round(self) -> None:
         """One look at everything that is due."""
+        await self.closer.beat()
+        await self.settler.write()
+        await self.closer.unwritten.write()
+        await self.closer.catch_up()
         await self.closer.bury()
-        await self.ledger.forget_failed(await self.ledger.now() - _FAILED_KEPT_MS, _ROWS_A_ROUND)
-        rows = await self.ledger.due(await self.ledger.now(), _ROWS_A_ROUND)
+        now = await self.ledger.now()
+        await self.ledger.forget_failed(now - _FAILED_KEPT_MS, _ROWS_A_ROUND)
+        await self.ledger.forget_data_planes(now - _DATA_PLANES_KEPT_MS, _ROWS_A_ROUND)
+        rows = await self.ledger.due(now, _ROWS_A_ROUND)
         free = asyncio.Semaphore(_AT_ONCE)
 
         async def one(row: Payment) -> None:
@@ -68,9 +84,6 @@ class Sweeper:
             case State.SETTLING | State.UNKNOWN:
                 await self.settler.resolve(row)
             case State.DELIVERING:
-                await self.closer.read(row.data_plane)
-                current = await self.ledger.get(row.id)
-                if current is not None and current.lease_until <= await self.ledger.now():
-                    await self.closer.end_lease(current)
+                await self.closer.heard_out(row)
             case State.CREDIT:
                 await self.closer.end_life(row)

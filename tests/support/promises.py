@@ -22,7 +22,7 @@ from typing import Any, Final
 import mpp
 import pytest
 
-from mpp_authz import challenge, decide, wire
+from mpp_authz import challenge, wire
 from mpp_authz.challenge import Keyring
 from mpp_authz.closing import Closer
 from mpp_authz.decide import Gate
@@ -43,6 +43,7 @@ from mpp_authz.methods import (
     Verified,
 )
 from mpp_authz.metrics import Metrics
+from mpp_authz.patience import Times
 from mpp_authz.pricing import VERSION, FeePayer, Network, Offer, Pricing, RoutePrice, Transport
 from mpp_authz.quotes import Request
 from mpp_authz.settlement import Settler
@@ -54,6 +55,7 @@ ROUTE: Final = "shop/llm/complete"
 ENVOY: Final = "envoy-1"
 LIMIT: Final = 10.0  # seconds a test waits for anything
 ALICE, BOB = "0xa11ce", "0xb0b"
+SHORT: Final = Times(settle_wait=0.4, in_progress_wait=0.1)
 
 
 @dataclass(slots=True)
@@ -263,7 +265,7 @@ TERMS: Final = FeePayer("sponsor", max_per_minute=60, max_per_payer_per_minute=3
 
 @dataclass(slots=True)
 class Terms:
-    """`decide.Terms` that a test edits."""
+    """`cases.Terms` that a test edits."""
 
     routes: dict[str, RoutePrice]
     networks: dict[str, Network]
@@ -294,28 +296,37 @@ class Terms:
 
 
 class FailingLedger:
-    """A ledger that is unavailable at its n-th call (from 1), before or after it did what was asked."""
+    """A ledger that is unavailable at its n-th call (from 1), before or after it did what was asked; `lasting`:
+    and at every call from then on, until it is disarmed."""
 
     def __init__(self, inner: Ledger) -> None:
         self.inner = inner
         self.calls = 0
         self.fail_at: int | None = None
         self.after: bool = False
+        self.lasting = False
         self.failed = False
 
-    def arm(self, nth: int, *, after: bool = False) -> None:
+    def arm(self, nth: int, *, after: bool = False, lasting: bool = False) -> None:
         self.calls, self.fail_at, self.after, self.failed = 0, nth, after, False
+        self.lasting = lasting
 
     def disarm(self) -> None:
         self.fail_at = None
+
+    def clock(self) -> int:
+        """Asks nobody, so it cannot fail."""
+        return self.inner.clock()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.inner, name)
 
         async def call(*arguments: Any, **named: Any) -> Any:
             self.calls += 1
-            fails = self.calls == self.fail_at
-            if fails and not self.after:
+            at = self.fail_at
+            down = self.lasting and at is not None and self.calls > at
+            fails = self.calls == at or down
+            if fails and (down or not self.after):
                 self.failed = True
                 raise LedgerUnavailable("the store does not answer")
             result = await method(*arguments, **named)
@@ -340,9 +351,10 @@ class World:
     open: dict[str, int] = field(default_factory=dict)  # payment -> attempt that is out
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
-    def another(self, owner: str, ledger: Ledger | None = None) -> Gate:
-        """Another process: its own settler and closer, the same store, the same chain."""
-        return make_gate(self.folder, self.clock, self.rail, self.terms, ledger or self.ledger, owner)
+    def another(self, owner: str, ledger: Ledger | None = None, folder: Path | None = None) -> Gate:
+        """Another process: its own settler and closer, the same store, the same chain. `folder`: on another
+        machine, where it has that folder of outcome files and does not see ours."""
+        return make_gate(folder or self.folder, self.clock, self.rail, self.terms, ledger or self.ledger, owner)
 
     def request(self, **fields: Any) -> Request:
         given: dict[str, Any] = {
@@ -457,12 +469,13 @@ def make_gate(
     terms: Terms,
     ledger: Any,
     owner: str,
-    times: decide.Times = decide.Times(settle_wait=0.4, in_progress_wait=0.1),  # noqa: B008 - a frozen value
+    times: Times = SHORT,
 ) -> Gate:
     counters = Metrics()
+    # Checks are made to wait for moments; leases and the like are as long as they are for real.
     closer = Closer(ledger, folder, counters)
     settler = Settler(ledger, {rail.name: rail}, owner, counters)
-    return Gate(terms, ledger, {rail.name: rail}, settler, closer, counters, clock.seconds, times)
+    return Gate(terms, ledger, {rail.name: rail}, settler, closer, counters, times)
 
 
 @asynccontextmanager

@@ -14,15 +14,12 @@ A payment that settles while its Check waits is a credit `promised` to that Chec
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from enum import Enum
 
 from mpp_authz.ledger import Payment, State
 
 #: Settled, so the money is ours and the payer is owed something or got it.
 PAID = frozenset({State.DELIVERING, State.DELIVERED, State.CREDIT, State.OWED, State.LAPSED})
-
-#: A Check delivers what it settled within this time, or its process died in between.
-_PROMISED_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +30,14 @@ class Lease:
     until: int
     data_plane: str
     request_id: str = ""
+
+
+class Whereabouts(Enum):
+    """Where the Envoy of a delivery is, for the process that asks."""
+
+    BESIDE = "beside"  # its outcome file was read just now as far as it goes, and may grow
+    GONE = "gone"  # it writes no more, and all that it wrote was read, by us or by another
+    AWAY = "away"  # nobody here can read what it writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,22 @@ def failed(row: Payment, reason: str) -> Payment | None:
     if row.state not in (State.SETTLING, State.UNKNOWN):
         return None
     return replace(row, state=State.FAILED, reason=reason, envelope=None, check_ended=True)
+
+
+def given_up(row: Payment) -> Payment | None:
+    """The claim on it ended before anything was sent, or the store never said that it was made: it is nobody's,
+    and whoever has the credential may go on at once."""
+    if row.state is not State.SETTLING:
+        return None
+    return replace(row, lease_owner="", check_ended=True)
+
+
+def superseded(row: Payment) -> Payment | None:
+    """Another payment takes the place of one that was given up. Never of a transfer that was made before we heard
+    of it."""
+    if row.lease_owner or row.mode != "pull" or row.state is not State.SETTLING:
+        return None
+    return failed(row, "it was given up before anything was sent")
 
 
 def check_ended(row: Payment) -> Payment | None:
@@ -119,9 +140,12 @@ def asked_again(row: Payment, now: int, lease: Lease) -> Payment | None:
     return replace(row, lease_owner=lease.owner, lease_until=lease.until, answered_at=now)
 
 
-def not_sent(row: Payment, attempt: int, owner: str) -> Payment | None:
-    """The Check that would have let this attempt through was never answered: nothing reached the upstream."""
+def not_sent(row: Payment, attempt: int, owner: str, until: int | None = None) -> Payment | None:
+    """The Check that would have let this attempt through was never answered: nothing reached the upstream.
+    `until`: the end of that attempt's lease, where it must be this very one."""
     if row.state is not State.DELIVERING or (row.attempt, row.lease_owner) != (attempt, owner):
+        return None
+    if until is not None and row.lease_until != until:
         return None
     return replace(row, state=State.CREDIT, attempt=attempt - 1, lease_until=0, check_ended=True)
 
@@ -180,19 +204,36 @@ def _used_up(row: Payment) -> Payment:
     return replace(row, state=State.LAPSED if lapsed else State.OWED, lease_until=0)
 
 
-def promised(row: Payment, now: int) -> bool:
-    """Whether a credit is its own Check's, which is about to deliver it: no other credential may take it."""
-    fresh = now < (row.settled_at or 0) + _PROMISED_MS
+def promised(row: Payment, now: int, within: int) -> bool:
+    """Whether a credit is its own Check's, which is about to deliver it: no other credential may take it. A Check
+    does so in `within` milliseconds, or its process died in between."""
+    fresh = now < (row.settled_at or 0) + within
     return row.state is State.CREDIT and row.attempt == 0 and not row.check_ended and fresh
+
+
+def may_end(row: Payment, now: int, envoy: Whereabouts, seen_at: int, silence: int) -> bool:
+    """Whether no news of a delivery means by now that it was not delivered.
+
+    `seen_at`: when the store last heard that its Envoy lives, 0 for never; `silence`: milliseconds after which
+    that is too long ago. Only whoever reads what an Envoy writes knows before, or at, the end of the lease.
+    """
+    if row.state is not State.DELIVERING:
+        return False
+    if envoy is Whereabouts.GONE:
+        return True
+    if now < row.lease_until:
+        return False
+    return envoy is Whereabouts.BESIDE or now >= max(seen_at, row.answered_at or 0) + silence
 
 
 def is_over(row: Payment, now: int, owner: str) -> bool:
     """Whether the lease of a row has ended for `owner` ("<slot>/<boot>").
 
     A settlement is bound to the process that began it: when the same slot has booted again, that process is
-    gone. A delivery is bound to its Envoy, which lives on when authz does not.
+    gone, and one that was given up is nobody's. A delivery is bound to its Envoy, which lives on when authz does
+    not.
     """
-    if now >= row.lease_until:
+    if now >= row.lease_until or (row.state is State.SETTLING and not row.lease_owner):
         return True
     slot, boot = owner.rsplit("/", 1)
     held_slot, _, held_boot = row.lease_owner.rpartition("/")

@@ -56,11 +56,12 @@ class Tempo:
     def __init__(
         self,
         fee_payer_key: Callable[[str], str | None],
+        clock: Callable[[], float] = time.time,
         http: httpx.AsyncClient | None = None,
         confirmation_timeout: float = CONFIRMATION_TIMEOUT,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`fee_payer_key(name)` gives a sponsor's private key as it is now, None where there is none."""
+        """`fee_payer_key(name)` gives a sponsor's private key as it is now, None where there is none; `clock` Unix
+        seconds."""
         self._fee_payer_key = fee_payer_key
         self._owns_http = http is None
         self._http = http or httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=32))
