@@ -7,6 +7,7 @@ prints.
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -15,7 +16,6 @@ import json
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -268,8 +268,10 @@ class Report:
     limit: int
     ranges: list[Range] = field(default_factory=list)
     findings: dict[Kind, list[Finding]] = field(default_factory=dict)
-    counts: Counter[tuple[Kind, int, str]] = field(default_factory=Counter)  # by kind, chain, currency
-    sums: Counter[tuple[Kind, int, str]] = field(default_factory=Counter)  # base units
+    counts: collections.Counter[tuple[Kind, int, str]] = field(
+        default_factory=collections.Counter
+    )  # by kind, chain, currency
+    sums: collections.Counter[tuple[Kind, int, str]] = field(default_factory=collections.Counter)  # base units
     proofs: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -311,9 +313,13 @@ class Audit:
     async def run(self, declared: Declared) -> Report:
         """Read, compare, count."""
         report = Report(self._args.limit)
-        since, until = await self._window()
         for target in declared.targets:
             self._watch(target)
+        windowed = self._args.since is not None or self._args.until is not None
+        if windowed:  # whoever was paid before may be paid again, and by nobody's row
+            async for page in self._settled(0, None):
+                collections.deque(self._watched(page), maxlen=0)
+        since, until = await self._window()
         with Piles() as piles:
             await self._rows(piles, report, since, until)
             for chain_id in sorted(self._recipients):
@@ -337,11 +343,11 @@ class Audit:
     async def _window(self) -> tuple[int, int | None]:
         """The range in milliseconds; until None: all that is final."""
         given = (self._args.since, self._args.until)
-        chains = tuple(self._networks)
+        chains = sorted(self._recipients)
         if any(isinstance(edge, int) for edge in given) and len(chains) != 1:
             raise Failure(
                 WRONG_INPUT,
-                f"--since, --until: expected a time, got a block: this ledger knows {len(chains)} chains, "
+                f"--since, --until: expected a time, got a block: payments are known on {len(chains)} chains, "
                 "and each counts its own",
             )
         since = await self._moment(given[0], chains) if given[0] is not None else await self._ledger.born_at()
