@@ -10,7 +10,7 @@ It speaks JSON-RPC over HTTP on loopback, and knows the few calls an audit makes
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -42,6 +42,9 @@ class Node:
     hides: set[str] = field(default_factory=set)  # transactions it leaves out of eth_getLogs
     fails: dict[str, int] = field(default_factory=dict)  # so many times each method is answered 503
     says: dict[str, Any] = field(default_factory=dict)  # answers of these methods, whatever is true
+    before: dict[str, Callable[[], None]] = field(
+        default_factory=dict
+    )  # called once, before a method's first answer
     seen: list[tuple[str, Any]] = field(default_factory=list)
 
     def mine(self, count: int = 1) -> None:
@@ -82,6 +85,7 @@ class Node:
     # --- answering -------------------------------------------------------------------------------------
 
     def answer(self, method: str, parameters: list[Any]) -> Any:
+        self.before.pop(method, lambda: None)()
         if method in self.says:
             return self.says[method]
         match method:
