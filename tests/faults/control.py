@@ -55,6 +55,7 @@ class Control:
     reached: collections.Counter[str] = field(default_factory=collections.Counter)
     old: set[str] = field(default_factory=set)
     run: str = ""  # the beginning of this run's case ids
+    path: Path = Path()  # of the socket
     struck: list[Armed] = field(default_factory=list)
     _armed: list[Armed] = field(default_factory=list)
     _waiting: list[tuple[str, "asyncio.Future[Moment]"]] = field(default_factory=list)
@@ -140,7 +141,7 @@ def case_of(target: str) -> str | None:
 @contextlib.asynccontextmanager
 async def listening(path: Path) -> AsyncIterator[Control]:
     """Announcements are taken on a unix socket for the length of the block."""
-    control = Control()
+    control = Control(path=path)
     server = await asyncio.start_unix_server(control._told, str(path))
     try:
         yield control

@@ -15,6 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="gateway",
         help="mppx: the same plans against mppx's own proxy, whose violations are counted and fail nothing",
     )
+    group.addoption("--fault-jobs", type=int, default=2, help="batches at the same time (default: 2)")
     group.addoption("--fault-report", type=Path, help="write what happened as JSON")
 
 

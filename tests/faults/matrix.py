@@ -30,6 +30,7 @@ import wallets
 import witnesses
 from payers import HangUp, Patience
 from plans import Fault, Plan, Player
+from system import Shape, Store, SystemProtocol
 from witnesses import Case, Exchange
 
 #: How long a client tries, and how long a credential is presented at the end. Seconds.
@@ -126,13 +127,13 @@ def write_report(path: Path, results: Sequence[Result]) -> None:
 class Rig:
     """A system that runs, and all that is around it."""
 
-    system: system.SystemProtocol
+    system: SystemProtocol
     chain: chains.Chain
     control: control.Control
     node: outside.Node
     upstream: outside.Upstream
     mppx: payers.Mppx
-    store: system.Store | None
+    store: Store | None
     since: int  # block
     known: set[str] = field(default_factory=set)  # payers of all runs
     runs: dict[int, "_Run"] = field(default_factory=dict)  # by seed
@@ -222,8 +223,6 @@ class _Run:
             if fault.action != "leave":
                 strike = self._strike(fault)
                 self.armed.append((fault, rig.control.arm(fault.point, fault.nth, strike)))
-        if self.plan.expires:
-            rig.node.swallows = True
         wanted = await asyncio.gather(
             *(
                 self._wanted(player, case, number)
@@ -437,6 +436,9 @@ class _Run:
             case (("delay" | "reorder"), _):
                 point = fault.point if fault.action == "reorder" else ""
                 await self._passed(point, fault.seconds)
+            case "swallow", _:
+                self.rig.node.swallows = True
+                return "drop"
             case "kill", "node":
                 self._later(fault, self.rig.node.up)
                 await _apart(self.rig.node.down())
@@ -508,7 +510,7 @@ def _last_word(answer: Exchange) -> bool:
 
 @contextlib.asynccontextmanager
 async def rig(
-    shape: system.Shape, folder: Path, *, tag: str = "", environ: Mapping[str, str] | None = None
+    shape: Shape, folder: Path, *, tag: str = "", environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[Rig]:
     """Everything real, for the length of the block."""
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - one folder
@@ -520,8 +522,8 @@ async def rig(
         prefix = "" if shape.system == "gateway" else system.PREFIX
         upstream = await stack.enter_async_context(outside.upstream(points, prefix))
         mppx = await stack.enter_async_context(payers.mppx(chain.rpc_url, chain.chain_id))
-        store: system.Store | None = None
-        under_test: system.SystemProtocol
+        store: Store | None = None
+        under_test: SystemProtocol
         if shape.system == "gateway":
             store = await stack.enter_async_context(system.store(shape, folder))
             under_test = await stack.enter_async_context(
@@ -541,7 +543,7 @@ async def batch(
     seeds: Sequence[int],
     folder: Path,
     *,
-    on: system.Shape | None = None,
+    on: Shape | None = None,
     environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Result]:

@@ -57,7 +57,10 @@ class Fault:
     """What happens when somebody comes to a point for the `nth` time."""
 
     point: str
-    action: str  # "kill", "pause", "cut", "failover", "drop", "refuse", "delay", "duplicate", "reset", "leave"
+    action: (
+        str  # "kill", "pause"; of a node "drop", "refuse", "delay", "duplicate", "reorder", "swallow" (this and
+    )
+    # all that follow never reach the chain); of a store "cut", "failover"; "reset" (upstream), "leave" (client)
     target: str  # "authz", "envoy", "run", "upstream", "node", "store", "client"
     nth: int = 1
     other: bool = False  # at another replica than the one that came to the point
@@ -79,7 +82,7 @@ class Plan:
     shape: Shape
     players: tuple[Player, ...]
     faults: tuple[Fault, ...]
-    expires: bool = False  # no transaction reaches the chain, and block time goes past their last valid moment
+    expires: bool = False  # block time goes past the last valid moment of what was signed
 
     def __str__(self) -> str:
         what = "; ".join([*map(str, self.players), *map(str, self.faults)])
@@ -107,8 +110,10 @@ def _plan(seed: int) -> Plan:
     here = shape(seed)
     if expires(seed):
         player = Player("a", "keeper", Mode.PULL, choose.choice(("shop", "gift")), "thing")
-        kill = Fault("lookup.before", "kill", "authz")
-        return Plan(seed, here, (player,), (kill,) if choose.random() < 0.5 else (), expires=True)
+        faults = [Fault("rpc.send.before", "swallow", "node")]
+        if choose.random() < 0.5:
+            faults.append(Fault("lookup.before", "kill", "authz"))
+        return Plan(seed, here, (player,), tuple(faults), expires=True)
     faults = [_fault(choose, here)]
     if choose.random() < 0.35:
         faults.append(_fault(choose, here))
@@ -161,10 +166,11 @@ def _reachable(choose: random.Random, player: Player, fault: Fault) -> tuple[Pla
     if name == "outcomes.read":
         slow = replace(player, kind="keeper", mode=Mode.PULL, copies=4, moods=(Mood.SLOW,), probe="")
         return replace(slow, route="thing"), None
-    if name in ("lookup", "resend", "ledger.unknown", "rpc.receipt"):
+    if name in ("lookup", "resend", "ledger.unknown", "rpc.receipt", "rpc.block"):
         pull = replace(player, kind="keeper", mode=Mode.PULL, copies=1)
-        where = "before" if name == "resend" else choose.choice(("before", "after"))
-        return pull, Fault(f"rpc.send.{where}", "drop", "node", seconds=0.0)
+        return pull, Fault("rpc.send.before", "drop", "node", seconds=0.0)
+    if fault.point == "sweep.round":
+        return replace(player, kind="keeper", mode=Mode.PULL, moods=(Mood.HANG,), copies=1, probe=""), None
     if name in ("rpc.send", "verify", "settle", "ledger.settling", "ledger.settled") and player.mode is Mode.PUSH:
         return replace(player, mode=Mode.PULL), None
     return player, None
@@ -188,7 +194,7 @@ _LEAVES: Final = (("leave", "client"),)
 def _fault(choose: random.Random, here: Shape) -> Fault:
     point = choose.choice(sorted(points.ALL))
     action, target = choose.choice(_actions(point, here))
-    nth = choose.choice((1, 1, 1, 2)) if not point.startswith("client.") else 1
+    nth = 2 if choose.random() < 0.1 and not point.startswith("client.") else 1
     other = here.replicas > 1 and target in ("authz", "envoy", "run") and choose.random() < 0.2
     seconds = choose.choice((0.2, 0.5, 1.0, 2.5))
     until = ""

@@ -18,6 +18,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,11 @@ class Store(Protocol):
     """Where the gateways' ledger is, and what can happen to it."""
 
     config: str  # of gateway.yaml
-    secrets: Mapping[str, str]  # file in the secrets folder: its text
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """File in the secrets folder: its text."""
+        ...
 
     def address(self) -> str | None:
         """For `mpp-gateway payments --ledger`."""
@@ -274,7 +279,7 @@ class Gateways:
 
     async def listed(self) -> tuple[witnesses.Listed, ...]:
         """What `mpp-gateway payments` says is owed."""
-        command = [gateway_process.sys.executable, "-m", "mpp_operator.cli", "payments", "list", "--json"]
+        command = [sys.executable, "-m", "mpp_operator.cli", "payments", "list", "--json"]
         command += ["--limit", "1000", "--state", "OWED", "--state", "LAPSED"]
         address = self.store.address()
         where = ["--ledger", address] if address else ["--state-dir", str(self.replicas[0].gateway.state_dir)]
@@ -311,11 +316,14 @@ class SQLite:
     """One file in the state folder of the one gateway. Its faults: another process holds the write lock."""
 
     config = ""
-    secrets: Mapping[str, str] = {}
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: sqlite3.Connection | None = None
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return {}
 
     def address(self) -> str | None:
         return None
@@ -578,7 +586,7 @@ async def mppx(
         arguments = ["--legacy-peer-deps", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
         await asyncio.to_thread(subprocess.run, ["npm", "install", *arguments], cwd=where, check=True, timeout=300)
     recipient = wallets.payee(f"faults {tag}")
-    question = {
+    question: dict[str, Any] = {
         "upstream": upstream_url,
         "rpcUrl": node_url,
         "chainId": chain.chain_id,
@@ -613,7 +621,7 @@ async def mppx(
 
     process = await asyncio.to_thread(start)
     async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
-        proxy = Proxy(Shape("mppx", "file", 1), recipient, start, process, int(question["port"]), http, log)
+        proxy = Proxy(Shape("mppx", "file", 1), recipient, start, process, question["port"], http, log)
         try:
             yield proxy
         finally:

@@ -3,6 +3,7 @@
 A run is repeated with `scripts/test faults --fault-seed SEED --fault-runs 1`.
 """
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ def _shape(config: pytest.Config) -> Shape | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "batch" in metafunc.fixturenames:
+    if "batches" in metafunc.fixturenames:
         found = list(plans.batches(fault_options.seeds(metafunc.config), _shape(metafunc.config)))
-        metafunc.parametrize("batch", found, ids=[f"{batch[0]}-{batch[-1]}" for batch in found])
+        jobs: int = metafunc.config.getoption("--fault-jobs")
+        groups = [tuple(found[at : at + jobs]) for at in range(0, len(found), jobs)]
+        metafunc.parametrize("batches", groups, ids=[f"{group[0][0]}-{group[-1][-1]}" for group in groups])
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +44,20 @@ def results(pytestconfig: pytest.Config) -> Iterator[list[Result]]:
 
 
 async def test_every_payment_ends_as_one_answer_or_is_owed(
-    batch: tuple[int, ...], results: list[Result], pytestconfig: pytest.Config
+    batches: tuple[tuple[int, ...], ...], results: list[Result], pytestconfig: pytest.Config
 ) -> None:
     chains.needs_npm()
     on = _shape(pytestconfig)
     # Not pytest's folder: a socket's name must be short. It is kept where something is wrong.
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
-    print(f"\nseeds {batch[0]} to {batch[-1]}, in {folder}")
+    print(f"\nseeds {batches[0][0]} to {batches[-1][-1]}, in {folder}")
 
-    found = await matrix.batch(batch, folder, on=on)
+    done = await asyncio.gather(*(matrix.batch(batch, folder / str(batch[0]), on=on) for batch in batches))
 
+    found = [result for batch in done for result in batch]
     results += found
     assert [result.error for result in found if result.error] == []
-    assert len(found) == len(batch)
+    assert [result.plan.seed for result in found] == [seed for batch in batches for seed in batch]
     if on is None:
         assert [result.lines() for result in found if not result.good] == []
     shutil.rmtree(folder)
