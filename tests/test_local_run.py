@@ -244,6 +244,28 @@ def test_stopping_waits_for_requests_in_flight(start_gateway: gateway_process.St
     until_gone(gateway.ready["envoyPid"], gateway.ready["authzPid"])
 
 
+def test_a_request_that_does_not_end_is_cut_at_the_end_of_the_drain_and_that_is_said(
+    start_gateway: gateway_process.Start, upstream: str
+) -> None:
+    text = service(upstream).replace("path: /open", "path: /slow")
+    gateway = start_gateway({"shop.yaml": text}, config=NETWORKS, arguments=("--drain", "0.5"))
+    Upstream.release.clear()
+    with socket.create_connection(("127.0.0.1", httpx.URL(gateway.url).port or 0)) as asking:
+        asking.sendall(b"GET /shop/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        deadline = time.monotonic() + 10
+        active = {"http.mpp.downstream_rq_active": 1}
+        while envoy.Admin(gateway.admin_socket).stats("downstream_rq_active$") != active:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+        code = gateway.stop()
+        Upstream.release.set()
+
+    assert code == 0
+    assert "warning: some requests did not end within 0.5 s" in gateway.stderr
+    until_gone(gateway.ready["envoyPid"], gateway.ready["authzPid"])
+
+
 def test_nothing_is_orphaned_when_the_gateway_is_killed(
     start_gateway: gateway_process.Start, upstream: str
 ) -> None:
@@ -377,6 +399,21 @@ def test_a_certificate_that_is_not_there_is_said_before_anything_starts(
 
     gateway.said("tls.certificate: expected a file we can read")
     assert gateway.process.wait(20) == 3
+
+
+def test_a_certificate_that_envoy_cannot_use_is_said_and_nothing_is_left_running(
+    start_gateway: gateway_process.Start, upstream: str, tmp_path: Path
+) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("no certificate")
+    tls = f"{NETWORKS}\ntls: {{certificate: {tmp_path / 'cert.pem'}, key: {tmp_path / 'key.pem'}}}\n"
+
+    gateway = start_gateway({"shop.yaml": service(upstream)}, config=tls, wait=False)
+
+    gateway.said("error: envoy ended at start (exit code 1)")
+    assert gateway.process.wait(20) == 3
+    free = subprocess.run(["flock", "--nonblock", gateway.state_dir / "lock", "true"], check=False)
+    assert free.returncode == 0
 
 
 def test_signing_keys_that_gateway_yaml_names_are_used_and_short_ones_refused(

@@ -39,14 +39,14 @@ def question(inputs: Inputs) -> Question:
     return Question("GET", "localhost", bootstrap.HEALTH_PATH, (200,))
 
 
-async def ask(base: str, asked: Question) -> None:
+async def ask(base: str, asked: Question, limit: float = _LIMIT) -> None:
     """Ask as a stranger, until it is answered as expected: listener, filters and authz answer, no upstream is
     bothered.
 
     Raises:
         Failure: nothing sensible came back in time.
     """
-    deadline = time.monotonic() + _LIMIT
+    deadline = time.monotonic() + limit
     found = "nothing"
     async with httpx.AsyncClient(trust_env=False, timeout=5, verify=False) as client:  # noqa: S501 - it is us
         while time.monotonic() < deadline:
