@@ -434,7 +434,10 @@ class Pympp:
 
         async def attempt(number: int, leaving: HangUp | None) -> tuple[list[Exchange], str | None]:
             watched = _Watched(case, address(key), leaving)
-            transport = PaymentTransport([_method(key, self.rpc_url, self.chain_id)], watched)
+            # Of itself it would wait 35 s for a paid request, whatever the client's own limit is.
+            transport = PaymentTransport(
+                [_method(key, self.rpc_url, self.chain_id)], watched, paid_retry_timeout=patience.each
+            )
             async with httpx.AsyncClient(transport=transport, timeout=patience.each) as client:
                 request = client.build_request(
                     case.method,
