@@ -162,7 +162,7 @@ async def _awaited(one: Callable[[], Awaitable[None]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One request that arrived and was answered with all of a 2xx, or with the status its target asks for."""
+    """One request that arrived, and the status it is answered with, whole."""
 
     payment: str
     attempt: int
@@ -171,15 +171,21 @@ class Hit:
 
 @dataclass(slots=True)
 class Upstream:
-    """A running upstream. It sorts what arrives by the `case` of its query, and answers 200, or `status=` first
-    said for that case by `fails`."""
+    """A running upstream. It sorts what arrives by the `case` that ends its target, and answers 200, unless the
+    case `fails` or its answers are held."""
 
     port: int = 0
     _hits: dict[str, list[Hit]] = field(default_factory=lambda: defaultdict(list))
     _fails: dict[str, list[int]] = field(default_factory=dict)
+    _held: dict[str, list[tuple[asyncio.Transport, bytes]]] = field(default_factory=dict)
 
     def hits(self, case: str) -> list[Hit]:
+        """What arrived for a case, in order."""
         return list(self._hits.get(case, ()))
+
+    def began(self, case: str) -> bool:
+        """Whether something arrived for it."""
+        return case in self._hits
 
     def served(self) -> dict[str, int]:
         """How often each case was answered 2xx."""
@@ -189,16 +195,27 @@ class Upstream:
         """The next answers to a case."""
         self._fails[case] = list(statuses)
 
-    def answer(self, head: str) -> bytes:
+    def hold(self, case: str) -> None:
+        """Answer nothing to this case until `release`."""
+        self._held[case] = []
+
+    def release(self, case: str) -> None:
+        for transport, answer in self._held.pop(case):
+            transport.write(answer)
+
+    def arrived(self, head: str, transport: asyncio.Transport) -> None:
         first, *lines = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         case = first.split(" ")[1].partition("case=")[2]
         waiting = self._fails.get(case)
         status = waiting.pop(0) if waiting else 200
-        self._hits[case].append(
-            Hit(headers.get("x-mpp-payment-id", ""), int(headers.get("x-mpp-attempt", "0")), status)
-        )
-        return f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok".encode()
+        payment, attempt = headers.get("x-mpp-payment-id", ""), headers.get("x-mpp-attempt", "0")
+        self._hits[case].append(Hit(payment, int(attempt), status))
+        answer = f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok".encode()
+        if case in self._held:
+            self._held[case].append((transport, answer))
+        else:
+            transport.write(answer)
 
 
 class _Served(asyncio.Protocol):
@@ -218,7 +235,7 @@ class _Served(asyncio.Protocol):
         while b"\r\n\r\n" in self._buffer:
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             assert self._transport is not None
-            self._transport.write(self._upstream.answer(head.decode("latin-1")))
+            self._upstream.arrived(head.decode("latin-1"), self._transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         assert self._transport is not None
