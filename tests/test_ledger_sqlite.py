@@ -220,6 +220,28 @@ def test_a_loop_that_ended_without_close_ends_the_thread(file: Path) -> None:
     asyncio.run(ledger.close())
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_lost_its_name_takes_and_tells_nothing_more(
+    file: Path, tmp_path: Path, replaced: bool
+) -> None:
+    ledger = await SQLiteLedger.open(file)
+    await ledger.insert(payment())
+    file.rename(tmp_path / "moved")
+    if replaced:
+        await (await SQLiteLedger.open(file)).close()
+
+    for question in (ledger.insert(payment("p2")), ledger.get("p1"), ledger.counts()):
+        with pytest.raises(
+            LedgerUnavailable, match=r"ledger\.db: the file was removed or replaced while it was in use"
+        ):
+            await question
+
+    if not replaced:
+        (tmp_path / "moved").rename(file)
+        assert await ledger.insert(payment("p2"))
+    await ledger.close()
+
+
 # --- opening -------------------------------------------------------------------------------------------
 
 

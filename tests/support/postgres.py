@@ -216,8 +216,8 @@ def running(*options: str, folder: Path | None = None) -> Iterator[Server]:
     matters, else a temporary one does."""
     with _folder(folder) as home:
         shutil.copytree(_template() / "data", home / "data")
-        _give(home)
-        server = Server(home, _free_port(), options)
+        give(home)
+        server = Server(home, free_port(), options)
         try:
             server.start()
             yield server
@@ -247,7 +247,7 @@ class Pair:
 def pair(*options: str) -> Iterator[Pair]:
     """Two servers, the second a synchronous streaming standby of the first."""
     with running(*options) as primary, _folder(None) as home:
-        _give(home)
+        give(home)
         subprocess.run(
             [
                 str(find("pg_basebackup")),
@@ -261,7 +261,7 @@ def pair(*options: str) -> Iterator[Pair]:
             cwd=home,
             **_owner(),
         )
-        standby = Server(home, _free_port(), options)
+        standby = Server(home, free_port(), options)
         try:
             standby.start()
             primary.admin("ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
@@ -407,7 +407,7 @@ def _template() -> Path:
     home = Path(tempfile.mkdtemp(prefix="mpp-postgres-template-"))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     (home / "password").write_text(PASSWORD)
-    _give(home)
+    give(home)
     subprocess.run(
         [
             str(find("initdb")),
@@ -420,7 +420,7 @@ def _template() -> Path:
         cwd=home,
         **_owner(),
     )
-    server = Server(home, _free_port(), ("fsync=off",))
+    server = Server(home, free_port(), ("fsync=off",))
     try:
         server.start()
         server.admin(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
@@ -444,14 +444,16 @@ def _owner() -> dict[str, Any]:
     return {"user": ADMIN, "group": ADMIN, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
-def _give(folder: Path) -> None:
+def give(folder: Path) -> None:
+    """Make a folder the server's, where the tests are root's."""
     if os.geteuid() == 0:
         account = pwd.getpwnam(ADMIN)
         for path in (folder, *folder.rglob("*")):
             os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -88,8 +88,9 @@ class Connections:
             raise
         return connections
 
-    async def run(self, work: Callable[[Any], Awaitable[T]], seconds: float = SECONDS) -> T:
-        """What `work` gives, on a connection of its own. It goes on where the caller is cancelled.
+    async def run(self, work: Callable[[Any], Awaitable[T]], seconds: float | None = None) -> T:
+        """What `work` gives, on a connection of its own, within `seconds` (None: SECONDS). It goes on where the
+        caller is cancelled.
 
         Raises:
             LedgerUnavailable: what was asked may have been done or not.
@@ -101,7 +102,7 @@ class Connections:
             raise LedgerUnavailable(
                 f"ledger {self.name}: {PENDING} requests wait for the server; check its health and its load"
             )
-        return await asyncio.shield(self._spawn(self._run(work, seconds)))
+        return await asyncio.shield(self._spawn(self._run(work, SECONDS if seconds is None else seconds)))
 
     async def now(self) -> int:
         """The server's Unix milliseconds, wrong by half a round trip at most. Asks the server about once a second,
@@ -160,24 +161,24 @@ class Connections:
                 try:
                     result = await work(connection)
                 finally:
-                    connection.remove_log_listener(listener)
+                    with contextlib.suppress(asyncpg.InterfaceError):  # it broke
+                        connection.remove_log_listener(listener)
         except asyncpg.UniqueViolationError:
             await self._pool.release(connection)
             raise
         except LedgerUnavailable:
-            connection.terminate()
+            _cut(connection)
             raise
         except Exception as error:
             problem = error
         except BaseException:
-            if connection is not None:
-                connection.terminate()
+            _cut(connection)
             raise
         else:
             if not unsure:
                 await self._pool.release(connection)
                 return result
-            connection.terminate()
+            _cut(connection)
             raise LedgerUnavailable(
                 f"ledger {self.name}: the server warned that a commit may not be safe on its standby; see its log"
             )
@@ -189,8 +190,10 @@ class Connections:
     def _words(self, problem: Exception, connected: bool, seconds: float) -> str:
         if isinstance(problem, _Unreachable):
             return str(problem)
-        if isinstance(problem, TimeoutError) and not connected and self._pool.get_size() == CONNECTIONS:
-            return f"all {CONNECTIONS} connections were busy for {seconds:g} s; check the server's health and load"
+        if isinstance(problem, TimeoutError) and not connected:
+            return (
+                f"none of {CONNECTIONS} connections was free for {seconds:g} s; check the server's health and load"
+            )
         return faults.explain(problem)
 
     async def _give_up(self, connection: Any, problem: Exception) -> None:
@@ -201,8 +204,8 @@ class Connections:
             if isinstance(problem, TimeoutError):
                 self._spawn(_discard(connection))
             else:
-                connection.terminate()
-        if isinstance(problem, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
+                _cut(connection)
+        if connection is not None and isinstance(problem, TimeoutError | asyncpg.ReadOnlySQLTransactionError):
             # The server hangs, or became a standby: the other connections to it are no better.
             self._first = (self._first + 1) % len(self._address.urls)
             await self._pool.expire_connections()
@@ -280,5 +283,11 @@ async def _discard(connection: Any) -> None:
     """Close once the server has cancelled what was given up; cut where it does not."""
     with contextlib.suppress(Exception):
         await connection.close(timeout=_FAREWELL_SECONDS)
-    with contextlib.suppress(asyncpg.InterfaceError):  # it is closed
-        connection.terminate()
+    _cut(connection)
+
+
+def _cut(connection: Any) -> None:
+    """End it without a word; None and one that has ended are left as they are."""
+    if connection is not None:
+        with contextlib.suppress(asyncpg.InterfaceError):
+            connection.terminate()

@@ -1,5 +1,6 @@
 """What went wrong with the server, and what to do about it, in words that hold no password and no row."""
 
+import os
 import socket
 import ssl
 from typing import Final
@@ -57,7 +58,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return "the host's name is not known; correct the address, or check DNS"
     if isinstance(error, OSError):
-        words = error.strerror or type(error).__name__
+        words = os.strerror(error.errno) if error.errno else type(error).__name__
         return f"no connection ({words}); check that the server runs, and the address"
     return f"{type(error).__name__}; the connection or the address cannot be used"
 

@@ -111,7 +111,9 @@ async def migrate(name: str, connection: Any, clock: Callable[[], int]) -> None:
         _refuse_newer(name, found)
         if found == 0:
             # Asked first: IF NOT EXISTS alone wants the right to create it although it is there.
-            if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA):
+            if not await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", SCHEMA
+            ):
                 await connection.execute(f"CREATE SCHEMA {SCHEMA}")
             await connection.execute(
                 "CREATE TABLE IF NOT EXISTS migrations (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)"
@@ -135,7 +137,9 @@ async def check(name: str, connection: Any) -> None:
 
 async def _version(connection: Any) -> int:
     """The number of the last migration this database has had; 0 for a new one."""
-    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.migrations"):
+    # A query of the catalog, not to_regclass: that one believes what this session looked up before it waited.
+    there = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'migrations')"
+    if not await connection.fetchval(there, SCHEMA):
         return 0
     return int(await connection.fetchval("SELECT coalesce(max(version), 0) FROM migrations"))
 

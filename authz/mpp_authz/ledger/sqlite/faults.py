@@ -19,7 +19,16 @@ _FIXES: Final = {
 }
 
 
+class Replaced(Exception):
+    """The path names another file by now, or none."""
+
+
 def explain(path: Path, error: Exception) -> str:
+    if isinstance(error, Replaced):
+        return (
+            f"ledger {path}: the file was removed or replaced while it was in use; "
+            "put it and its companions (-wal, -shm) back, or start the gateway again to go on with what is there"
+        )
     if isinstance(error, OSError):
         return f"ledger {path}: {error.strerror or error}; its folder must exist and be writable for this user"
     name = getattr(error, "sqlite_errorname", None) or ""

@@ -43,6 +43,7 @@ class Lane:
         self._connection = connection
         self._loop = loop
         self._run = run
+        self._identity = _identity(path)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
         # A daemon: a program that dies without `close` must not hang on it. What returned is on the disk.
@@ -72,7 +73,11 @@ class Lane:
             jobs, open_ = self._gather()
             if not jobs:
                 continue
-            outcomes = self._run(self._connection, jobs)
+            # What is written into a file that has lost its name is lost when the process ends.
+            if _identity(self._path) == self._identity:
+                outcomes = self._run(self._connection, jobs)
+            else:
+                outcomes = [(None, faults.Replaced())] * len(jobs)
             try:
                 self._loop.call_soon_threadsafe(self._resolve, jobs, outcomes)
             except RuntimeError:  # the loop is gone, and everybody who waited with it
@@ -103,6 +108,15 @@ class Lane:
                 unavailable = LedgerUnavailable(faults.explain(self._path, error))
                 unavailable.__cause__ = error
                 job.future.set_exception(unavailable)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; None where none has."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def answer(connection: sqlite3.Connection, jobs: Sequence[Job]) -> list[Outcome]:
