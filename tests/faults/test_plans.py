@@ -101,4 +101,7 @@ def test_a_run_that_plays_with_block_time_is_alone(on: Shape | None) -> None:
     assert (alone,) in plans.batches(range(alone - 3, alone + 3), on)
 
 
-TODAY = ""
+TODAY = (
+    "seed 4 on sqlite x 1: a: pympp pull /shop/thing (503) probed by stranger; "
+    "pause authz at ledger.settling.before 2.5 s; pause envoy at check.received 1 s"
+)
