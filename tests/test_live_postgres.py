@@ -192,6 +192,23 @@ def test_a_database_that_cannot_be_used_is_said_in_one_sentence(
     assert gateway.stdout == []
 
 
+def test_a_database_that_hangs_ends_the_start_soon(
+    start_gateway: gateway_process.Start, server: postgres.Server
+) -> None:
+    address = server.database()
+    server.pause()
+
+    gateway = start_gateway(
+        {"shop.yaml": traffic.service(9, PAYEE, PRICE)},
+        config=NO_CHAIN + STORE,
+        environ=environ(address),
+        wait=False,
+    )
+
+    assert gateway.process.wait(25) == 3
+    assert "the server did not answer in time" in gateway.said("error: authz cannot start: ledger postgresql://")
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
