@@ -14,7 +14,8 @@ as owed. It shares no code with the gateway: a mistake there must not be made he
 """
 
 import collections
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -216,8 +217,8 @@ def _one_end(seen: _Seen, case: Case, transfer: Transfer) -> Iterator[Violation]
 
 
 def _too_many(seen: _Seen, case: Case, transfers: list[Transfer]) -> Iterator[Violation]:
-    """One credential pays once, however often it is presented. And whoever asks again pays again only for what
-    was delivered before: what is owed to it comes first."""
+    """One credential pays once, however often it is presented. And whoever asks one after the other pays again
+    only for what was delivered before: what is owed to it comes first."""
     if case.copies > 1:
         if len(transfers) > 1 or (not transfers and not seen.run.faults):
             yield Violation(
@@ -228,25 +229,46 @@ def _too_many(seen: _Seen, case: Case, transfers: list[Transfer]) -> Iterator[Vi
         return  # it has paid before it asks: nobody can take that back
     open_ = [transfer for transfer in transfers if not seen.listed(transfer, case)]
     gotten = [e for e in seen.exchanges[case.id] if not e.final and _counts(e, case)]
-    if len(open_) > max(1, len(gotten)):
-        yield Violation(
-            "I2",
-            case.id,
-            f"{len(open_)} transfers ({', '.join(t.reference for t in open_)}) by a client that asked one after "
-            f"the other and got {len(gotten)} answers",
-        )
+    if any(transfer.sent_at is None for transfer in open_):
+        if len(open_) > max(1, len(gotten)):
+            yield Violation(
+                "I2", case.id, f"{_references(open_)} by a client that asked in turn and got {len(gotten)} answers"
+            )
+        return
+    for earlier, later in itertools.pairwise(sorted(open_, key=_sent_at)):
+        if not any(exchange.got_at <= _sent_at(later) for exchange in seen.delivered[earlier.reference]):
+            yield Violation(
+                "I2",
+                case.id,
+                f"{later.reference} was sent at {_sent_at(later):.3f} for what {earlier.reference} had paid, "
+                "which was not delivered by then",
+            )
 
 
 def _after_the_end(seen: _Seen, case: Case, transfers: list[Transfer]) -> Iterator[Violation]:
-    """Presenting what was paid must not pay once more."""
+    """Presenting credentials to the end must not pay once more for what was served."""
     ends = [exchange.sent_at for exchange in seen.exchanges[case.id] if exchange.final]
-    if not ends:
-        return
-    late = [t for t in transfers if t.sent_at is not None and t.sent_at >= min(ends)]
-    if late and len(transfers) > 1:
+    late = [t for t in transfers if ends and t.sent_at is not None and t.sent_at >= min(ends)]
+    served = [
+        transfer
+        for transfer in transfers
+        if transfer not in late and any(e.whole and not e.final for e in seen.delivered[transfer.reference])
+    ]
+    if late and served:
         yield Violation(
-            "I2", case.id, f"{late[0].reference} was sent when a credential was presented again at the end"
+            "I2",
+            case.id,
+            f"{_references(late)} was sent when a credential was presented at the end, and {_references(served)} "
+            "had bought an answer",
         )
+
+
+def _sent_at(transfer: Transfer) -> float:
+    return transfer.sent_at if transfer.sent_at is not None else float("inf")
+
+
+def _references(transfers: Iterable[Transfer]) -> str:
+    return " and ".join(transfer.reference for transfer in transfers)
 
 
 def _own(seen: _Seen) -> Iterator[Violation]:

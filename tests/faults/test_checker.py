@@ -136,6 +136,25 @@ GOOD: dict[str, Callable[[], Story]] = {
     "a client that left with the headers wants it once more, and pays": lambda: (
         paid().served(whole=False, hung_up=True).asks("c2").moves("c2").hit("c2").served("c2")
     ),
+    "a client that left with the headers, and its next credential at the end": lambda: (
+        paid()
+        .served(whole=False, hung_up=True)
+        .asks("c2")
+        .fails("c2", status=0, whole=False)
+        .moves("c2")
+        .hit("c2")
+        .served("c2", final=True)
+    ),
+    "owed, and the next credential is paid at the end": lambda: (
+        paid()
+        .fails()
+        .owes()
+        .fails(status=403, final=True)
+        .asks("c2")
+        .moves("c2")
+        .hit("c2")
+        .served("c2", final=True)
+    ),
     "a stream that broke off": lambda: paid(streaming=True).served(whole=False),
     "an Envoy died with the news": lambda: paid().served().hit(attempt=2).served(final=True).so(envoy_died=True),
     "answered, and owed by an Envoy that died": lambda: (
@@ -214,9 +233,29 @@ BAD: dict[str, tuple[str, Callable[[], Story]]] = {
         "I2",
         lambda: paid().fails().asks("c2").moves("c2").hit("c2").served("c2").hit().served("c1", final=True),
     ),
+    "a retry that paid again, and nobody saw when": (
+        "I2",
+        lambda: (
+            Story()
+            .asks()
+            .moves(sent_at=None)
+            .hit()
+            .fails()
+            .asks("c2")
+            .moves("c2", sent_at=None)
+            .hit("c2")
+            .served("c2")
+            .hit()
+            .served("c1", final=True)
+        ),
+    ),
+    "a second payment on the way, and the first is not done": (
+        "I2",
+        lambda: paid().fails().asks("c2").moves("c2").hit("c2").served("c2").hit().served("c1"),
+    ),
     "the end made a new transfer": (
         "I2",
-        lambda: paid(mode=Mode.PUSH).served().asks("c2").moves("c2").hit("c2").served("c2", final=True),
+        lambda: paid().served().asks("c2").moves("c2").hit("c2").served("c2", final=True),
     ),
     "money of nobody": ("I2", lambda: paid().served().moves("c9", payer="0x" + "99" * 20)),
     "copies that paid twice": (
