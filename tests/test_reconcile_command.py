@@ -10,13 +10,13 @@ from typing import Any
 
 import nodes
 import pytest
-from ledgers import payment
+from ledgers import Store, payment
 from nodes import CHAIN_ID, GENESIS, PAYER, RECIPIENT, TOKEN, Node
 
 from mpp_authz import pricing
-from mpp_authz.ledger import Payment, RefusedTransfer, State
+from mpp_authz.ledger import Payment, RefusedTransfer, State, stores
 from mpp_authz.ledger.sqlite import SQLiteLedger
-from mpp_operator import cli, reconcile
+from mpp_operator import cli, piles, reconcile
 
 #: When the ledger was made, in its own milliseconds.
 BORN = GENESIS * 1000
@@ -54,10 +54,10 @@ def network(*served: Node, name: str = "net", method: str = "tempo", chain_id: i
 
 
 def fill(
-    file: Path, rows: Sequence[Payment], networks: dict[str, str], refused: Sequence[RefusedTransfer] = ()
+    url: str, rows: Sequence[Payment], networks: dict[str, str], refused: Sequence[RefusedTransfer] = ()
 ) -> None:
     async def write() -> None:
-        ledger = await SQLiteLedger.open(file, clock=lambda: BORN)
+        ledger = await stores.open_ledger(url, clock=lambda: BORN)
         assert all(await asyncio.gather(*map(ledger.insert, rows)))
         for name, document in networks.items():
             await ledger.remember_network(name, document)
@@ -84,7 +84,7 @@ def run(tmp_path: Path, node: Node, capsys: pytest.CaptureFixture[str]) -> Comma
         file = tmp_path / "ledger.db"
         known = {f"net/{CHAIN_ID}": network(node)} if networks is None else networks
         if not file.exists():
-            fill(file, rows, known, refused)
+            fill(f"sqlite:{file}", rows, known, refused)
         where = () if "--state-dir" in arguments else ("--ledger", f"sqlite:{file}")
         code = cli.main(["payments", "reconcile", *where, *arguments])
         out = capsys.readouterr()
@@ -291,6 +291,39 @@ def test_so_many_failed_rows_that_some_are_left_out_are_told(
     _, out, _ = run([row(f"c{n}", State.FAILED, created_at=n) for n in range(1, 4)])
 
     assert "Only the newest 2 FAILED payments were looked at." in out
+
+
+def test_a_temporary_folder_that_is_full_is_an_error(
+    run: Command, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Narrow(piles.Piles):
+        def __init__(self) -> None:
+            super().__init__()
+            self._file.execute("PRAGMA max_page_count = 4")  # SQLite's own error, without filling a disk
+
+    monkeypatch.setattr(reconcile, "Piles", Narrow)
+
+    code, out, err = run([row(f"c{number:x}") for number in range(1, 100)])
+
+    assert (code, out) == (3, "")
+    assert err == (
+        "temporary folder: expected a few hundred bytes for each payment and transfer, "
+        "got: database or disk is full\n"
+        "Name a folder with more space in TMPDIR.\n"
+    )
+
+
+def test_every_kind_of_store_is_read(store: Store, node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(1, 6):
+        node.pay(f"0x{number}", 50, challenge=f"c{number}")
+    node.finalized = 5
+    rows = [row("c1"), row("c2", State.OWED), row("c3", State.UNKNOWN), row("c4", State.FAILED)]
+    fill(store.url, rows, {"net/7": network(node)})
+
+    code = cli.main(["payments", "reconcile", "--ledger", store.url, "--json", "--since", "2023-11-14"])
+
+    expected = {"matched": 2, "open-but-paid": 1, "failed-but-paid": 1, "unclaimed": 1}
+    assert (code, kinds(capsys.readouterr().out)) == (1, expected)
 
 
 # --- edges -----------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ SQLite's own temporary file: it is nameless, so nothing is left of it when the p
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple
+from dataclasses import fields
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,6 +16,8 @@ from mpp_authz.ledger import State
 from mpp_authz.methods import Transfer
 from mpp_operator.balance import Group, Row
 
+_values_of_row: Final = attrgetter(*(field.name for field in fields(Row)))
+_values_of_transfer: Final = attrgetter(*(field.name for field in fields(Transfer)))
 _ROW: Final = 0
 _TRANSFER: Final = 1
 _REFUSED: Final = 2
@@ -28,11 +30,8 @@ class Piles:
         self._file = sqlite3.connect("", isolation_level=None)
         self._file.execute("PRAGMA journal_mode = OFF")
         self._file.execute("PRAGMA temp_store = FILE")
-        # WITHOUT ROWID: kept in the order in which it is read again
-        self._file.execute(
-            "CREATE TABLE entries (chain INTEGER, reference TEXT, kind INTEGER, id TEXT, document TEXT, "
-            "PRIMARY KEY (chain, reference, kind, id)) WITHOUT ROWID"
-        )
+        # Appended as it comes and sorted once: hashes come in no order, and a tree would be torn on the disk.
+        self._file.execute("CREATE TABLE entries (chain INTEGER, reference TEXT, kind INTEGER, document TEXT)")
 
     def __enter__(self) -> Self:
         return self
@@ -43,32 +42,37 @@ class Piles:
         self._file.close()
 
     def add_rows(self, rows: Iterable[Row]) -> None:
-        """Later news of a row replaces what was known of it."""
-        self._add((row.chain_id, row.reference, _ROW, row.id, json.dumps(astuple(row))) for row in rows)
+        """What is said of a row last counts."""
+        self._add((row.chain_id, row.reference, _ROW, json.dumps(_values_of_row(row))) for row in rows)
 
     def add_transfers(self, transfers: Iterable[Transfer]) -> None:
-        self._add((t.chain_id, t.reference, _TRANSFER, str(t.index), json.dumps(astuple(t))) for t in transfers)
+        self._add((t.chain_id, t.reference, _TRANSFER, json.dumps(_values_of_transfer(t))) for t in transfers)
 
     def add_refused(self, references: Iterable[tuple[int, str]]) -> None:
-        self._add((chain_id, reference, _REFUSED, "", "") for chain_id, reference in references)
+        self._add((chain_id, reference, _REFUSED, "") for chain_id, reference in references)
 
     def _add(self, entries: Iterable[tuple[Any, ...]]) -> None:
-        self._file.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", entries)
+        self._file.execute("BEGIN")
+        self._file.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", entries)
+        self._file.execute("COMMIT")
 
     def groups(self) -> Iterator[Group]:
         """Each transaction that a row names or that holds a transfer, by chain and hash."""
-        entries = self._file.execute("SELECT * FROM entries ORDER BY chain, reference, kind, id")
+        entries = self._file.execute("SELECT * FROM entries ORDER BY chain, reference, rowid")
         for (chain_id, reference), group in groupby(entries, key=itemgetter(0, 1)):
-            rows, transfers, refused = [], [], False
-            for _, _, kind, _, document in group:
+            rows: dict[str, Row] = {}
+            transfers: list[Transfer] = []
+            refused = False
+            for _, _, kind, document in group:
                 if kind == _ROW:
-                    rows.append(_row(json.loads(document)))
+                    row = _row(json.loads(document))
+                    rows[row.id] = row
                 elif kind == _TRANSFER:
                     transfers.append(Transfer(*json.loads(document)))
                 else:
                     refused = True
             if rows or transfers:
-                yield Group(chain_id, reference, tuple(rows), tuple(transfers), refused)
+                yield Group(chain_id, reference, tuple(rows.values()), tuple(transfers), refused)
 
 
 def _row(values: list[Any]) -> Row:

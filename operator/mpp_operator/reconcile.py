@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,12 @@ async def run(ledger: Ledger, args: argparse.Namespace, folder: Path | None) -> 
                 WRONG_ENVIRONMENT,
                 f"{error}",
                 "Nothing was concluded: try again, or name other nodes with --config.",
+            ) from error
+        except sqlite3.Error as error:  # of the temporary file; the ledger's own are LedgerUnavailable
+            raise Failure(
+                WRONG_ENVIRONMENT,
+                f"temporary folder: expected a few hundred bytes for each payment and transfer, got: {error}",
+                "Name a folder with more space in TMPDIR.",
             ) from error
     text = json.dumps(document(report), indent=2) if args.json else render(report, args.limit)
     sys.stdout.write(text + "\n")
