@@ -297,9 +297,21 @@ def _own(seen: _Seen) -> Iterator[Violation]:
                         + ("" if asked.body_hash == exchange.body_hash else " with another body"),
                     )
 
+    for hit in seen.run.hits:
+        # Whatever the upstream answered then: it worked for a payment that was for something else.
+        asked = seen.minted.get(hit.payment or "")
+        if asked is not None and _request(asked) != _request(hit):
+            yield Violation(
+                "I3",
+                asked.case,
+                f"the upstream was asked for {hit.method} {hit.target} at {hit.at:.3f} with payment {hit.payment}, "
+                f"which is for {asked.method} {asked.target}"
+                + ("" if asked.body_hash == hit.body_hash else " with another body"),
+            )
 
-def _request(exchange: Exchange) -> tuple[str, str, str]:
-    return exchange.method, exchange.target, exchange.body_hash
+
+def _request(seen: Exchange | Hit) -> tuple[str, str, str]:
+    return seen.method, seen.target, seen.body_hash
 
 
 def _unasked(seen: _Seen) -> Iterator[Violation]:

@@ -270,6 +270,11 @@ BAD: dict[str, tuple[str, Callable[[], Story]]] = {
     "another HTTP method": ("I3", lambda: paid().served(method="POST")),
     "another body": ("I3", lambda: paid().served(body_hash="ab" * 32)),
     "a payment for no challenge of ours": ("I3", lambda: Story().asks("c2").moves().hit().served()),
+    "work for another target, though it failed": (
+        "I3",
+        lambda: paid().fails().hit(target="/shop/live?case=7", status=500).hit().served(),
+    ),
+    "work for another body": ("I3", lambda: paid().fails().hit(body_hash="ab" * 32, status=500).hit().served()),
     # I4
     "asked again after the money moved": (
         "I4",

@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -263,3 +265,22 @@ def test_every_rule_has_a_mutant_and_every_mutant_a_scenario() -> None:
 def test_a_mutant_that_is_not_there_is_an_error() -> None:
     with pytest.raises(mutants.Unknown, match="'no-such-rule'"):
         mutants.install("no-such-rule")
+
+
+def test_a_mutant_of_something_that_is_gone_ends_the_process_and_says_so() -> None:
+    program = (
+        "import mutants, types\n"
+        "old = lambda off: mutants._instead(types, 'gone', off, None)\n"
+        "mutants.MUTANTS = [mutants.Mutant('old', 'I1', '', old)]\n"
+        "mutants.install('old')\n"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(Path(mutants.__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == 70
+    assert ended.stderr == "mutant old: the product has changed: module 'types' has no attribute 'gone'\n"
