@@ -304,8 +304,8 @@ def _own(seen: _Seen) -> Iterator[Violation]:
             yield Violation(
                 "I3",
                 asked.case,
-                f"the upstream was asked for {hit.method} {hit.target} at {hit.at:.3f} with payment {hit.payment}, "
-                f"which is for {asked.method} {asked.target}"
+                f"the upstream was asked for {hit.method} {hit.target} at {hit.at:.3f} "
+                f"with payment {hit.payment}, which is for {asked.method} {asked.target}"
                 + ("" if asked.body_hash == hit.body_hash else " with another body"),
             )
 
