@@ -34,7 +34,7 @@ from system import Shape, Store, SystemProtocol
 from witnesses import Case, Exchange
 
 #: How long a client tries, and how long a credential is presented at the end. Seconds.
-_PATIENCE: Final = Patience(tries=10, seconds=8.0, each=8.0)
+_PATIENCE: Final = Patience(tries=24, seconds=8.0, each=8.0)
 _END_LIMIT: Final = 75.0
 #: A client that leaves at a point waits this long for somebody to come to it.
 _LEAVE_LIMIT: Final = 3.0

@@ -59,7 +59,7 @@ metadata: {{name: {name}}}
 spec:
   upstream:
     url: "http://127.0.0.1:{port}/{name}"
-    timeouts: {{request: 1500ms, upload: 1s, idle: 3s}}
+    timeouts: {{request: 1500ms, upload: 1s, idle: 5s}}
   payment:
     expiresIn: 25s
     credit: {{attempts: {attempts}, life: 10m}}
@@ -524,6 +524,7 @@ class Proxy:
     port: int
     http: httpx.AsyncClient
     log: Path
+    reviving: "asyncio.Task[None] | None" = None
     signals: Signals = field(default_factory=Signals)
     envoy_died: bool = False
 
@@ -539,7 +540,7 @@ class Proxy:
         if killed:
             await asyncio.to_thread(self.process.wait)
             self.envoy_died = True
-            await self._again()
+            await self.revive(replica)
         return killed
 
     def pause(self, what: str, replica: int) -> bool:
@@ -548,16 +549,20 @@ class Proxy:
     def resume(self) -> None:
         self.signals.resume()
 
-    async def _again(self) -> None:
-        self.process = await asyncio.to_thread(self.start)
-
     async def revive(self, replica: int) -> None:
-        pass  # `kill` did
+        """As the supervisor that every such process has."""
+        if self.reviving is None or self.reviving.done():
+            self.reviving = asyncio.create_task(self._revived())
+        # A start that has begun goes on, whoever waits for it: nobody else would stop what it started.
+        await asyncio.shield(self.reviving)
+
+    async def _revived(self) -> None:
+        if self.process.poll() is not None:
+            self.process = await asyncio.to_thread(self.start)
 
     async def heal(self) -> None:
         self.resume()
-        if self.process.poll() is not None:
-            await self._again()
+        await self.revive(0)
         deadline = time.monotonic() + HEAL_LIMIT
         while True:
             with contextlib.suppress(httpx.HTTPError):
@@ -626,5 +631,7 @@ async def mppx(
             yield proxy
         finally:
             proxy.signals.resume()
+            if proxy.reviving is not None:
+                await asyncio.gather(proxy.reviving, return_exceptions=True)
             proxy.process.kill()
             await asyncio.to_thread(proxy.process.wait)
