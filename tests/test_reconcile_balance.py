@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import payment
 
@@ -253,6 +253,7 @@ def settled(rows: Sequence[Row]) -> list[Row]:
     return [one for one in rows if one.state is not State.FAILED]
 
 
+@settings(deadline=None)
 @given(worlds(), st.randoms())
 def test_a_balanced_world_is_balanced_in_any_order(world: tuple[list[Row], list[Transfer]], random: Any) -> None:
     rows, transfers = world
@@ -262,6 +263,7 @@ def test_a_balanced_world_is_balanced_in_any_order(world: tuple[list[Row], list[
     assert off(rows, transfers) == []
 
 
+@settings(deadline=None)
 @given(worlds(), st.data())
 def test_exactly_the_row_that_is_removed_leaves_its_transfer_behind(
     world: tuple[list[Row], list[Transfer]], data: st.DataObject
@@ -276,6 +278,7 @@ def test_exactly_the_row_that_is_removed_leaves_its_transfer_behind(
     assert (finding.row, finding.amount) == (None, gone.amount)
 
 
+@settings(deadline=None)
 @given(worlds(), st.data())
 def test_exactly_the_row_whose_transfer_is_removed_is_missing_it(
     world: tuple[list[Row], list[Transfer]], data: st.DataObject
@@ -292,6 +295,7 @@ def test_exactly_the_row_whose_transfer_is_removed_is_missing_it(
     assert (finding.kind, finding.reference, finding.amount) == (Kind.MISSING, gone.reference, gone.amount)
 
 
+@settings(deadline=None)
 @given(worlds(), st.integers(1, 9), st.booleans())
 def test_exactly_the_transfer_that_is_added_is_found(
     world: tuple[list[Row], list[Transfer]], amount: int, memo: bool
@@ -305,6 +309,7 @@ def test_exactly_the_transfer_that_is_added_is_found(
     assert (finding.kind, finding.transfers) == (Kind.UNCLAIMED if memo else Kind.STRANGER, (added,))
 
 
+@settings(deadline=None)
 @given(worlds(), st.data(), st.sampled_from(("amount", "currency", "recipient", "payer")))
 def test_exactly_the_transfer_that_is_changed_differs(
     world: tuple[list[Row], list[Transfer]], data: st.DataObject, name: str
@@ -320,6 +325,7 @@ def test_exactly_the_transfer_that_is_changed_differs(
     assert finding.detail.startswith(f"{name}: ")
 
 
+@settings(deadline=None)
 @given(worlds(), worlds())
 def test_what_is_said_of_one_transaction_depends_on_no_other(
     one: tuple[list[Row], list[Transfer]], other: tuple[list[Row], list[Transfer]]
