@@ -307,8 +307,7 @@ def test_a_temporary_folder_that_is_full_is_an_error(
 
     assert (code, out) == (3, "")
     assert err == (
-        "temporary folder: expected a few hundred bytes for each payment and transfer, "
-        "got: database or disk is full\n"
+        "temporary folder: expected about two kilobytes for each payment, got: database or disk is full\n"
         "Name a folder with more space in TMPDIR.\n"
     )
 

@@ -24,7 +24,8 @@ _REFUSED: Final = 2
 
 
 class Piles:
-    """What was read, until it is compared. A few hundred bytes of disk an entry; in memory one transaction's."""
+    """What was read, until it is compared. About 400 bytes of disk an entry, twice while they are sorted; in
+    memory one transaction's."""
 
     def __init__(self) -> None:
         self._file = sqlite3.connect("", isolation_level=None)

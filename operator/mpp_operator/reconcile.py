@@ -103,7 +103,7 @@ async def run(ledger: Ledger, args: argparse.Namespace, folder: Path | None) -> 
         except sqlite3.Error as error:  # of the temporary file; the ledger's own are LedgerUnavailable
             raise Failure(
                 WRONG_ENVIRONMENT,
-                f"temporary folder: expected a few hundred bytes for each payment and transfer, got: {error}",
+                f"temporary folder: expected about two kilobytes for each payment, got: {error}",
                 "Name a folder with more space in TMPDIR.",
             ) from error
     text = json.dumps(document(report), indent=2) if args.json else render(report, args.limit)
