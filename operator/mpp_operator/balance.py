@@ -238,4 +238,6 @@ def _of_transfer(transfer: Transfer, group: Group, rules: Rules) -> Finding:
         return replace(finding, kind=Kind.STRANGER, detail=f"from {transfer.payer}, without a payment's memo")
     if rules.realms and transfer.realm_mark not in rules.realms:
         return replace(finding, kind=Kind.ELSEWHERE, detail=f"from {transfer.payer}, for another realm")
-    return replace(finding, detail=f"from {transfer.payer}, bound to a challenge that no payment names")
+    return replace(
+        finding, detail=f"from {transfer.payer}, bound to a challenge; no payment names the transaction"
+    )
