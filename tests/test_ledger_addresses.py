@@ -1,5 +1,7 @@
 """Which store an address names, and that no message shows what may be a password."""
 
+import socket
+import ssl
 import urllib.parse
 from pathlib import Path
 
@@ -140,7 +142,7 @@ async def test_a_server_that_is_not_there_is_named_without_a_password() -> None:
 
     assert str(caught.value) == (
         "ledger postgresql://127.0.0.1:1/shop: 127.0.0.1:1: no connection (Connection refused); "
-        "check that the server runs, and the address"
+        "check that the server runs, the address, and its sslmode if it has one"
     )
 
 
@@ -169,4 +171,23 @@ def test_an_error_of_the_server_is_told_by_its_code(code: str, words: str) -> No
 
     assert words in told
     assert told.endswith(f"({code})")
+    assert "hush" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TimeoutError("hush"), "did not answer in time"),
+        (ssl.SSLError(1, "hush"), "TLS failed (SSLError)"),
+        (socket.gaierror(-2, "hush"), "name is not known"),
+        (ConnectionError("hush"), "no connection (ConnectionError)"),
+        (OSError(111, "hush"), "no connection (Connection refused)"),
+        (asyncpg.InterfaceError("hush"), "InterfaceError; correct the address"),
+        (asyncpg.DataError("hush"), "the row could not be read or written (22000)"),
+    ],
+)
+def test_an_error_on_the_way_is_told_by_its_kind(error: Exception, words: str) -> None:
+    told = faults.explain(error)
+
+    assert words in told
     assert "hush" not in told

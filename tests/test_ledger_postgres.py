@@ -290,6 +290,65 @@ async def test_commits_wait_for_disk_and_standby_whatever_the_defaults(
     assert found == [kept, "read committed", "mpp_gateway", "4s", "3s", "mpp-gateway"]
 
 
+async def test_a_server_that_does_not_wait_for_its_disk_is_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with postgres.running("fsync=off") as fast:
+        async with opened(fast.database()):
+            pass
+
+    assert "may forget payments in a power cut" in caplog.text
+
+
+async def test_a_server_that_does_not_tell_its_timeline_is_used(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_TIMELINE", "SELECT no_such_function()")
+
+    async with opened(url) as ledger:
+        assert await ledger.insert(payment())
+
+
+async def test_a_connection_that_is_let_go_late_does_not_wait_for_a_server_that_hangs(
+    server: postgres.Server, url: str
+) -> None:
+    with postgres.Proxy(server.port) as proxy:
+        async with opened(proxy.through(url)) as ledger:
+
+            async def slow(connection: Any) -> int:
+                found = await connection.fetchval("SELECT 7")
+                await ledger._connections._pool.expire_connections()
+                proxy.hold_answers()
+                return int(found)
+
+            asked = time.monotonic()
+            assert await ledger._connections.run(slow) == 7
+            assert time.monotonic() - asked < IN_TIME
+            proxy.let_go()
+
+            assert await eventually(lambda: ledger.insert(payment()))
+
+
+async def test_work_that_ends_with_its_loop_leaves_no_connection(server: postgres.Server, url: str) -> None:
+    async with opened(url) as ledger:
+        started = asyncio.Event()
+
+        async def forever(_: Any) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        ask = asyncio.ensure_future(ledger._connections.run(forever))
+        await asyncio.sleep(0)  # let it ask
+        (task,) = ledger._connections._tasks
+        await eventually(started.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ask
+
+        async def gone() -> bool:
+            return not server.connections(url)
+
+        await eventually(gone)
+
+
 async def test_rows_that_cannot_be_stored_fail_alone_and_are_not_shown(url: str) -> None:
     async with opened(url) as ledger:
         results = await asyncio.gather(
@@ -610,9 +669,9 @@ async def test_a_disk_that_is_full_fails_closed_and_is_named_and_forgiven(
     place.mkdir()
     postgres.give(place)
     server.admin(f"CREATE TABLESPACE small LOCATION '{place}'")
-    url = server.database()
+    url = server.url("small")
     try:
-        server.admin(f'ALTER DATABASE "{url.rpartition("/")[2]}" SET TABLESPACE small')
+        server.admin(f"CREATE DATABASE small OWNER {postgres.USER} TABLESPACE small")
         async with opened(url) as ledger:
             await ledger.insert(payment("before"))
             ballast = small_disk / "ballast"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from ledgers import BINDING, FACTORIES, PARAMETERS, UNFINISHED, Store, payment, program, said, tell
 
-from mpp_authz.ledger import MAX_REFUSALS, Binding, Ledger, Payment, RefusedTransfer, State
+from mpp_authz.ledger import MAX_REFUSALS, Binding, DataPlane, Ledger, Payment, RefusedTransfer, State
 
 
 async def test_a_row_comes_back_as_it_was_put_in(ledger: Ledger) -> None:
@@ -369,6 +369,79 @@ async def test_what_one_connection_wrote_another_reads(store: Store) -> None:
         await one.insert(payment("p1"))
 
         assert await two.get("p1") == payment("p1")
+
+
+async def test_settled_rows_come_in_pages_oldest_first_without_spent_ones(ledger: Ledger) -> None:
+    rows = [
+        payment("b", State.CREDIT, settled_at=5),
+        payment("a", State.DELIVERED, settled_at=5),
+        payment("c", State.OWED, settled_at=4),
+        payment("d", State.LAPSED, settled_at=6),
+    ]
+    for row in (*rows, payment("spent", State.SPENT, settled_at=5), payment("open")):
+        await ledger.insert(row)
+    b, a, c, d = rows
+
+    assert await ledger.settled_since(0, "", 10) == (c, a, b, d)
+    assert await ledger.settled_since(0, "", 2) == (c, a)
+    assert await ledger.settled_since(5, "a", 2) == (b, d)
+    assert await ledger.settled_since(6, "d", 2) == ()
+
+
+# --- data planes ---------------------------------------------------------------------------------------
+
+
+async def test_a_data_plane_that_nobody_told_of_is_unknown(ledger: Ledger) -> None:
+    assert await ledger.data_plane("envoy-1") is None
+
+
+async def test_a_beat_says_when_a_data_plane_was_seen(ledger: Ledger) -> None:
+    before = await ledger.now()
+
+    await ledger.beat(["envoy-1", "envoy-2"])
+
+    for name in ("envoy-1", "envoy-2"):
+        seen = await ledger.data_plane(name)
+        assert seen is not None
+        assert before <= seen.seen_at <= await ledger.now()
+        assert seen.ended is False
+
+
+async def test_a_data_plane_that_ended_stays_ended(ledger: Ledger) -> None:
+    await ledger.end_data_plane("envoy-1")
+    await ledger.beat(["envoy-1"])
+
+    seen = await ledger.data_plane("envoy-1")
+    assert seen is not None
+    assert seen.ended is True
+
+
+async def test_data_planes_last_seen_long_ago_are_forgotten_a_bounded_number_at_a_time(store: Store) -> None:
+    now = 0
+    ledger = await store.open(clock=lambda: now)
+    for name, now in (("a", 1), ("b", 2), ("c", 3), ("d", 9)):  # noqa: B007 - the clock reads it
+        await ledger.beat([name])
+
+    assert await ledger.forget_data_planes(9, 2) == 2
+    assert await ledger.forget_data_planes(9, 2) == 1
+    assert await ledger.data_plane("c") is None
+    assert await ledger.data_plane("d") == DataPlane(9, False)
+    await ledger.close()
+
+
+async def test_the_store_s_clock_is_the_one_it_was_given(store: Store) -> None:
+    ledger = await store.open(clock=lambda: 42)
+
+    assert (await ledger.now(), ledger.clock(), await ledger.born_at()) == (42, 42, 42)
+    await ledger.close()
+
+
+async def test_the_store_s_own_clock_is_told_without_asking_as_with(ledger: Ledger) -> None:
+    before = await ledger.now()
+    known = ledger.clock()
+    after = await ledger.now()
+
+    assert before - 1_000 <= known <= after + 1_000
 
 
 # --- processes -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ so there is no transaction that a lost connection could leave half way.
 `faults` explains. A pooler between must keep sessions (PgBouncer: session mode).
 """
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any, Final, Self
 
@@ -15,6 +16,8 @@ import asyncpg
 from mpp_authz.ledger import Binding, DataPlane, LedgerUnavailable, Payment, RefusedTransfer, State, table
 from mpp_authz.ledger.postgres import addresses, schema
 from mpp_authz.ledger.postgres.connections import Connections
+
+log = logging.getLogger(__name__)
 
 
 def _statement(shared: str) -> str:
@@ -68,6 +71,8 @@ class PostgresLedger:
                     lambda connection: schema.migrate(connections.name, connection, ledger.clock),
                     schema.MIGRATION_SECONDS,
                 )
+            if await connections.run(lambda connection: connection.fetchval("SHOW fsync")) == "off":
+                log.warning("the ledger's server may forget payments in a power cut", extra={"fsync": "off"})
         except BaseException:
             await connections.close()
             raise

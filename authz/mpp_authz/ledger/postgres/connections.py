@@ -164,7 +164,7 @@ class Connections:
                     with contextlib.suppress(asyncpg.InterfaceError):  # it broke
                         connection.remove_log_listener(listener)
         except asyncpg.UniqueViolationError:
-            await self._pool.release(connection)
+            await self._release(connection)
             raise
         except LedgerUnavailable:
             _cut(connection)
@@ -176,7 +176,7 @@ class Connections:
             raise
         else:
             if not unsure:
-                await self._pool.release(connection)
+                await self._release(connection)
                 return result
             _cut(connection)
             raise LedgerUnavailable(
@@ -198,7 +198,7 @@ class Connections:
 
     async def _give_up(self, connection: Any, problem: Exception) -> None:
         if connection is not None and faults.is_harmless(problem):
-            await self._pool.release(connection)
+            await self._release(connection)
             return
         if connection is not None:
             if isinstance(problem, TimeoutError):
@@ -209,6 +209,11 @@ class Connections:
             # The server hangs, or became a standby: the other connections to it are no better.
             self._first = (self._first + 1) % len(self._address.urls)
             await self._pool.expire_connections()
+
+    async def _release(self, connection: Any) -> None:
+        """Back to the pool. One that is expired is closed instead, which must not wait for a server that hangs."""
+        with contextlib.suppress(Exception):
+            await self._pool.release(connection, timeout=_FAREWELL_SECONDS)
 
     async def _connect(self, *_: Any, **options: Any) -> Any:
         """A connection to the first host that gives a good one."""
@@ -250,7 +255,7 @@ class Connections:
         try:
             timeline = await connection.fetchval(_TIMELINE)
         except asyncpg.PostgresError:  # some hosted servers do not tell
-            return
+            timeline = None
         if timeline is None:
             return
         if timeline < self._timeline:

@@ -51,20 +51,17 @@ def explain(error: BaseException) -> str:
         return f"{fix or 'the server failed; look at its log'} ({code or type(error).__name__})"
     if isinstance(error, TimeoutError):
         return "the server did not answer in time; check it and the network"
-    if isinstance(error, asyncpg.DataError):
-        return f"{type(error).__name__}; the row could not be read or written"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or type(error).__name__}); check certificates and sslmode"
+        reason = getattr(error, "reason", None) or type(error).__name__
+        return f"TLS failed ({reason}); check certificates and sslmode"
     if isinstance(error, socket.gaierror):
         return "the host's name is not known; correct the address, or check DNS"
     if isinstance(error, OSError):
         words = os.strerror(error.errno) if error.errno else type(error).__name__
-        return f"no connection ({words}); check that the server runs, and the address"
-    return f"{type(error).__name__}; the connection or the address cannot be used"
+        return f"no connection ({words}); check that the server runs, the address, and its sslmode if it has one"
+    return f"{type(error).__name__}; correct the address, or check what is between here and the server"
 
 
 def is_harmless(error: BaseException) -> bool:
     """Whether the connection it happened on is as good as before."""
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "").startswith(_HARMLESS)
-    return isinstance(error, asyncpg.DataError)
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_HARMLESS)
