@@ -522,19 +522,19 @@ async def test_a_slow_settlement_is_503_and_ends_in_a_credit(world: World) -> No
     assert world.rail.settlements() == 1
 
 
-async def test_a_settlement_that_begins_after_its_check_ended_says_so(world: World) -> None:
+async def test_a_payment_whose_check_ended_before_it_was_claimed_is_not_sent(world: World) -> None:
     world.rail.stop("before claim")
     authorization = world.pay(await world.challenge())
 
     first = await world.present(authorization)
-    held = world.rail.forget()
-    world.rail.stop("after claim")
-    held["before claim"].set()
-    await world.rail.reached("after claim")
-    row = await world.row(authorization)
+    world.rail.go()
+    await world.idle()
+    sent = list(world.rail.sent)
+    second = await world.present(authorization)
 
     assert problem(first) == UNKNOWN
-    assert (row.state, row.check_ended) == (State.SETTLING, True)
+    assert sent == []
+    assert isinstance(second, Allow)
 
 
 # --- a credential arrives and there is a row -----------------------------------------------------------

@@ -136,7 +136,7 @@ class Closer:
             return await self.ledger.replace(row, following, also=also)
         except LedgerUnavailable:
             attempt, owner, until = following.attempt, following.lease_owner, following.lease_until
-            self.unwritten.later(
+            await self.unwritten.soon(
                 row.id, lambda r, _: transitions.not_sent(r, attempt, owner, until), uncertain=True
             )
             raise

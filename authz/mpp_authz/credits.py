@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 #: Between two looks at a row that another Check is busy with. Seconds.
 POLL_SECONDS: Final = 0.025
 
+_BUSY: Final = verdicts.in_progress("An earlier payment for this request is still being settled.")
+
 
 @dataclass(slots=True)
 class Credits:
@@ -87,14 +89,15 @@ class Credits:
     async def _if_retry(self, case: Case, row: Payment, deadline: float) -> Payment | Deny | None:
         """Whether an unfinished row is what this request retries. None: it is a parallel call, which pays."""
         loop = asyncio.get_running_loop()
-        row = await self._written(row)
+        row = await self._kept(case, await self._written(row), deadline)
         if row.state is State.CREDIT and row.attempt > 0 and case.bound.minted_at < (row.answered_at or 0):
             return None  # minted before the answer that failed: whoever retries has that credential
         if await self._promised(row):
-            return None
+            # Minted after it settled, and its Check delivers no more: maybe it died, maybe the store was away.
+            return _BUSY if case.bound.minted_at > (row.settled_at or 0) else None
         if row.state is State.SETTLING and not row.check_ended:
-            if not transitions.is_over(row, await self.ledger.now(), self.settler.owner):
-                return None
+            if not await self._over(row):
+                return await self._waited_for(case, row, deadline)
             # Its process died. Whoever still waits for its Check has it asked again in moments, and comes first.
             while row.state is State.SETTLING and loop.time() < deadline:
                 await asyncio.sleep(POLL_SECONDS)
@@ -106,11 +109,7 @@ class Credits:
             return None
         if row.state in (State.SETTLING, State.UNKNOWN):
             row = await self.settler.outcome(row, None, max(0.0, deadline - loop.time()))
-            return (
-                verdicts.in_progress("An earlier payment for this request is still being settled.")
-                if row.state in (State.SETTLING, State.UNKNOWN)
-                else row
-            )
+            return _BUSY if row.state in (State.SETTLING, State.UNKNOWN) else row
         while row.state is State.DELIVERING:
             # A challenge minted before the row's Check was answered is a parallel call's.
             if case.bound.minted_at < max(row.answered_at or 0, row.minted_at):
@@ -120,6 +119,40 @@ class Credits:
                 if loop.time() >= deadline:
                     return None  # no news while its Envoy lives: the answer is still going out
                 await asyncio.sleep(POLL_SECONDS)
+        return row
+
+    async def _waited_for(self, case: Case, row: Payment, deadline: float) -> Payment | Deny | None:
+        """Of a settlement under way: whether its Check still waits, so that this is a parallel call.
+
+        Where it is another process's, a word of that process is waited for that is newer than this challenge: it
+        would have noted by then that whoever asked has left. A process that died says nothing.
+        """
+        if row.lease_owner == self.settler.owner or case.bound.minted_at < row.created_at:
+            return None
+        loop = asyncio.get_running_loop()
+        while True:
+            word = await self.ledger.data_plane(row.lease_owner)
+            row = await self.ledger.get(row.id) or row
+            if row.state is not State.SETTLING or row.check_ended or await self._over(row):
+                return await self._if_retry(case, row, deadline)
+            if word is not None and word.seen_at > case.bound.minted_at:
+                return None
+            if loop.time() >= deadline:
+                return _BUSY
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _over(self, row: Payment) -> bool:
+        return transitions.is_over(row, await self.ledger.now(), self.settler.owner)
+
+    async def _kept(self, case: Case, row: Payment, deadline: float) -> Payment:
+        """A promised credit once its Check has delivered it, in no time; or could not, and says so when it can."""
+        while (
+            case.bound.minted_at > (row.settled_at or 0)
+            and await self._promised(row)
+            and asyncio.get_running_loop().time() < deadline
+        ):
+            await asyncio.sleep(POLL_SECONDS)
+            row = await self.ledger.get(row.id) or row
         return row
 
     async def _promised(self, row: Payment) -> bool:

@@ -20,7 +20,8 @@ from mpp_authz.credits import POLL_SECONDS, Credits
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, transitions
 from mpp_authz.methods import Method, Verified
 from mpp_authz.metrics import Metrics
-from mpp_authz.patience import Patience, Times
+from mpp_authz.patience import Patience
+from mpp_authz.patience import Times as Times  # by this name too: whoever makes a Gate gives it its times
 from mpp_authz.pricing import RoutePrice
 from mpp_authz.problems import Kind
 from mpp_authz.quotes import Request
@@ -98,7 +99,8 @@ class Gate:
             return await self._check(request, waiter)
         except LedgerUnavailable as error:
             log.error("ledger unavailable", extra={"error": str(error)})
-            self.settler.check_ended_unwritten(waiter)
+            if waiter.claimed:
+                await self.settler.check_ended(waiter)
             return verdicts.unavailable(f"The payment ledger cannot be reached. {verdicts.PRESENT_AGAIN}")
 
     async def _check(self, request: Request, waiter: Waiter) -> Verdict:

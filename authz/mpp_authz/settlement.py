@@ -79,6 +79,8 @@ class _Claim:
     lost: bool = False
 
     async def settling(self, reference: str, valid_before: int | None) -> bool:
+        if self.waiter.gone:
+            return False  # whoever asked may ask with another payment by now: this one is not begun
         now = await self.ledger.now()
         row = replace(
             self.fresh,
@@ -86,7 +88,7 @@ class _Claim:
             valid_before=valid_before,
             created_at=now,
             lease_until=now + self.lease,
-            check_ended=self.waiter.gone,
+            check_ended=self.waiter.gone,  # it left while the store told the time
         )
         if self.row is not None:
             return self.row.reference == row.reference  # asked twice by one settlement
@@ -170,6 +172,11 @@ class Settler:
         is how it knows what it wrote itself."""
         return round(seconds * 1000) + next(self._offsets)
 
+    async def beat(self) -> None:
+        """Tell the store that this process lives, while others may ask it of a settlement of ours."""
+        if self.busy:
+            await self.ledger.beat((self.owner,))
+
     async def check_ended(self, waiter: Waiter) -> None:
         """Nobody waits for a settlement any more: a retry of the payer may have its outcome."""
         waiter.gone = True
@@ -180,13 +187,10 @@ class Settler:
             if row is not None:
                 await advance(self.ledger, row, transitions.check_ended)
         except LedgerUnavailable:
-            self.check_ended_unwritten(waiter)
-
-    def check_ended_unwritten(self, waiter: Waiter) -> None:
-        """The same, once the store is back: of a row that this Check claimed."""
-        waiter.gone = True
-        if waiter.claimed and waiter.challenge_id is not None:
-            self.unwritten.later(waiter.challenge_id, lambda row, _: transitions.check_ended(row), uncertain=True)
+            if waiter.claimed:
+                self.unwritten.later(
+                    waiter.challenge_id, lambda row, _: transitions.check_ended(row), uncertain=True
+                )
 
     async def settle(
         self, settlement: Settlement, verified: Verified, replacing: Payment | None = None
@@ -208,13 +212,13 @@ class Settler:
             result = type(outcome).__name__.lower()
         except LedgerUnavailable:
             # Nothing was sent. Where the claim was written all the same, nobody has to wait for its lease.
-            self._give_up(claim)
+            await self._give_up(claim)
             raise
         except Exception as error:
             # A method may fail in any way; once the row is there, only the chain knows.
             log.exception("settlement failed", extra={"payment": settlement.presented.challenge.id})
             if claim.row is None and not claim.lost:
-                self._give_up(claim)
+                await self._give_up(claim)
                 return methods.Unavailable(type(error).__name__)
             outcome = methods.Unknown(type(error).__name__)
         finally:
@@ -229,9 +233,9 @@ class Settler:
             settlement.waiter.idle = outcome.refused
         return await self._insist(claim, self._outcome_of(claim, outcome))
 
-    def _give_up(self, claim: _Claim) -> None:
+    async def _give_up(self, claim: _Claim) -> None:
         if claim.tried is not None:
-            self.unwritten.later(claim.tried.id, claim.given_up, uncertain=True)
+            await self.unwritten.soon(claim.tried.id, claim.given_up, uncertain=True)
 
     def _outcome_of(
         self, claim: _Claim, outcome: methods.Settled | methods.Refused | methods.Unavailable | methods.Unknown

@@ -39,7 +39,7 @@ class Sweeper:
         # Apart: a round that waits for a slow chain must not make our Envoys look dead to others.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._for_ever(self.round, "sweeping"))
-            tasks.create_task(self._for_ever(self.closer.beat, "telling which Envoys live"))
+            tasks.create_task(self._for_ever(self._beat, "telling who lives"))
 
     async def _for_ever(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         down = False
@@ -55,9 +55,13 @@ class Sweeper:
                 log.exception("%s failed", name)
             await asyncio.sleep(self.interval_seconds)
 
+    async def _beat(self) -> None:
+        await self.closer.beat()
+        await self.settler.beat()
+
     async def round(self) -> None:
         """One look at everything that is due."""
-        await self.closer.beat()
+        await self._beat()
         await self.settler.write()
         await self.closer.unwritten.write()
         await self.closer.catch_up()

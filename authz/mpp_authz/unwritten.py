@@ -4,13 +4,14 @@ Bounded: so many payments, and whatever is beyond them is found by the ends of t
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from mpp_authz.ledger import Ledger, Payment
+from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,12 @@ class Unwritten:
         if len(self._notes) > _REMEMBERED:
             forgotten, _ = self._notes.popitem(last=False)
             log.warning("too much is unwritten: left to the end of a lease", extra={"payment": forgotten})
+
+    async def soon(self, payment_id: str, step: TimedStep, *, uncertain: bool = False) -> None:
+        """Try it now, for a store that failed once; else `later`."""
+        self.later(payment_id, step, uncertain=uncertain)
+        with contextlib.suppress(LedgerUnavailable):
+            await self.of(payment_id)
 
     async def of(self, payment_id: str) -> None:
         """Write what is known of one payment.

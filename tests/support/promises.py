@@ -480,13 +480,19 @@ def make_gate(
 
 @asynccontextmanager
 async def make_world(
-    folder: Path, *, price: RoutePrice = PRICE, failing: bool = False, owner: str = "authz-0/boot-1"
+    folder: Path,
+    *,
+    price: RoutePrice = PRICE,
+    failing: bool = False,
+    owner: str = "authz-0/boot-1",
+    store_url: str | None = None,
 ) -> AsyncIterator[World]:
+    """`store_url`: a store of `ledgers.FACTORIES`, which reads the world's clock; else a file in `folder`."""
     clock = Clock()
     rail = Rail(clock)
     terms = Terms({ROUTE: price}, {NETWORK.name: NETWORK}, Keyring((KEY,)))
     _prepare(folder)
-    store = await stores.open_ledger(f"sqlite:{folder / 'ledger.db'}", clock=clock)
+    store = await stores.open_ledger(store_url or f"sqlite:{folder / 'ledger.db'}", clock=clock)
     ledger: Any = FailingLedger(store) if failing else store
     gate = make_gate(folder, clock, rail, terms, ledger, owner)
     await gate.settler.remember(terms.networks)
