@@ -457,12 +457,14 @@ class _Run:
                 else:
                     self._later(fault, self.rig.store.heal)
             case "kill", what:
-                await self.rig.system.kill(what, replica)
+                if not await self.rig.system.kill(what, replica):
+                    self.impossible |= {fault}
                 if what == "run":
                     self._later(fault, lambda: self.rig.system.revive(replica))
             case "pause", what:
                 # Whoever came here from the process that is stopped goes on when that does.
-                self.rig.system.pause(what, replica)
+                if not self.rig.system.pause(what, replica):
+                    self.impossible |= {fault}
                 self._later(fault, _call(self.rig.system.resume))
         return None
 

@@ -85,6 +85,10 @@ class Server:
         raise NotImplementedError
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
 def reset(writer: asyncio.StreamWriter) -> None:
     """RST instead of FIN."""
     sock = writer.get_extra_info("socket")
@@ -128,10 +132,10 @@ class Node(Server):
     _forwarding: set["asyncio.Task[bytes | None]"] = field(default_factory=set)
 
     async def exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        _, _, _, body = await _request(reader)
+        _, target, _, body = await _request(reader)
         question = json.loads(body)
         # Whoever asked may die meanwhile: what the chain was told, it was told.
-        task = asyncio.create_task(self._all(question))
+        task = asyncio.create_task(self._all(question, _number(target.removeprefix("/"))))
         self._forwarding.add(task)
         task.add_done_callback(self._forwarding.discard)
         answer = await asyncio.shield(task)
@@ -142,19 +146,19 @@ class Node(Server):
         await writer.drain()
         return True
 
-    async def _all(self, question: Any) -> bytes | None:
+    async def _all(self, question: Any, replica: int | None) -> bytes | None:
         if not isinstance(question, list):
-            return await self._answer(question)
-        answers = [await self._answer(call) for call in question]
+            return await self._answer(question, replica)
+        answers = [await self._answer(call, replica) for call in question]
         if None in answers:
             return None
         return b"[" + b",".join(answer or b"" for answer in answers) + b"]"
 
-    async def _answer(self, call: dict[str, Any]) -> bytes | None:
+    async def _answer(self, call: dict[str, Any], replica: int | None) -> bytes | None:
         """What the chain says; None: nothing is answered."""
         await self._running.wait()
         name = points.RPC_NAMES.get(call["method"])
-        word = await self._at(name, "before")
+        word = await self._at(name, "before", replica)
         await self._running.wait()
         if word == "drop":
             return None
@@ -168,15 +172,15 @@ class Node(Server):
         answer = (await self.http.post(self.chain_url, json=call)).content
         if word == "duplicate":
             answer = (await self.http.post(self.chain_url, json=call)).content
-        word = await self._at(name, "after")
+        word = await self._at(name, "after", replica)
         await self._running.wait()
         if word == "drop":
             return None
         return json.dumps(_REFUSED | {"id": call.get("id")}).encode() if word == "refuse" else answer
 
-    async def _at(self, name: str | None, where: str) -> str | None:
+    async def _at(self, name: str | None, where: str, replica: int | None) -> str | None:
         point = f"rpc.{name}.{where}"
-        return await self.points.at(point) if point in points.RPC else None
+        return await self.points.at(point, replica=replica) if point in points.RPC else None
 
 
 @contextlib.asynccontextmanager
@@ -216,6 +220,7 @@ class _Seen:
     """A hit as it goes on; `witnesses.Hit` is what is left of it."""
 
     hit: witnesses.Hit
+    replica: int | None  # whose gateway asked
     status: int = 0
     finished: bool = False
 
@@ -257,7 +262,6 @@ class Upstream(Server):
 
     async def exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         method, target, headers, body = await _request(reader)
-        attempt = headers.get("x-mpp-attempt", "")
         if not target.startswith(self.prefix):
             target = self.prefix + target
         seen = _Seen(
@@ -267,18 +271,18 @@ class Upstream(Server):
                 target=target,
                 body_hash=hashlib.sha256(body).hexdigest() if body else "",
                 payment=headers.get("x-mpp-payment-id"),
-                attempt=int(attempt) if attempt.isdigit() else None,
+                attempt=_number(headers.get("x-mpp-attempt", "")),
                 idempotency_key=headers.get("idempotency-key"),
-            )
+            ),
+            _number(headers.get("x-replica", "")),
         )
         self._seen.append(seen)
         return await self._answered(seen, writer, reader)
 
     async def _answered(self, seen: _Seen, writer: asyncio.StreamWriter, reader: asyncio.StreamReader) -> bool:
-        case = control.case_of(seen.hit.target)
-        moods = self._moods.get(case or "")
+        moods = self._moods.get(control.case_of(seen.hit.target) or "")
         mood = moods.popleft() if moods else Mood.WELL
-        if await self._at("upstream.hit", case, writer) or mood is Mood.RESET:
+        if await self._at("upstream.hit", seen, writer) or mood is Mood.RESET:
             reset(writer)
             return False
         if mood is Mood.HANG:
@@ -290,13 +294,13 @@ class Upstream(Server):
             writer.write(f"HTTP/1.1 {mood} X\r\ncontent-length: {len(text)}\r\n\r\n".encode() + text)
             await writer.drain()
             seen.status, seen.finished = int(mood), True
-            await self._at("upstream.finished", case, writer)
+            await self._at("upstream.finished", seen, writer)
             return True
         head, halves = _answer(seen.hit)
         writer.write(head)
         await writer.drain()
         seen.status = 200
-        if await self._at("upstream.headers", case, writer):
+        if await self._at("upstream.headers", seen, writer):
             reset(writer)
             return False
         for number, half in enumerate(halves):
@@ -304,16 +308,16 @@ class Upstream(Server):
                 await asyncio.sleep(_SLOW)
             writer.write(half)
             await writer.drain()
-            if number == 0 and (await self._at("upstream.half", case, writer) or mood is Mood.BREAK):
+            if number == 0 and (await self._at("upstream.half", seen, writer) or mood is Mood.BREAK):
                 reset(writer)
                 return False
         seen.finished = True
-        await self._at("upstream.finished", case, writer)
+        await self._at("upstream.finished", seen, writer)
         return True
 
-    async def _at(self, point: str, case: str | None, writer: asyncio.StreamWriter) -> bool:
+    async def _at(self, point: str, seen: _Seen, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection has to break here."""
-        word = await self.points.at(point, case=case)
+        word = await self.points.at(point, case=control.case_of(seen.hit.target), replica=seen.replica)
         await self._running.wait()
         return word == "reset" or writer.is_closing()
 

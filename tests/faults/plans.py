@@ -90,7 +90,9 @@ class Plan:
 
 
 def shape(seed: int) -> Shape:
-    """What a seed runs on."""
+    """What a seed runs on. One that has a system of its own has the smallest."""
+    if expires(seed):
+        return _SHAPES[0]
     return _SHAPES[seed // TOGETHER % len(_SHAPES)]
 
 

@@ -60,6 +60,7 @@ spec:
   upstream:
     url: "http://127.0.0.1:{port}/{name}"
     timeouts: {{request: 1500ms, upload: 1s, idle: 5s}}
+    headers: {{set: {{X-Replica: "{replica}"}}}}
   payment:
     expiresIn: 25s
     credit: {{attempts: {attempts}, life: 10m}}
@@ -450,27 +451,28 @@ async def gateways(
         file = secrets_dir / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    services = {
-        "shop.yaml": _SERVICE.format(
-            name="shop", port=upstream_port, recipient=recipient, offer="", routes=_ROUTES, attempts=attempts
-        ),
-        "gift.yaml": _SERVICE.format(
-            name="gift",
-            port=upstream_port,
-            recipient=recipient,
-            offer=_SPONSORED,
-            routes=_ROUTES,
-            attempts=attempts,
-        ),
-    }
+
+    def services(number: int) -> dict[str, str]:
+        # Upstream and node can tell the replicas apart, so that a fault there hits the one that it is about.
+        common = {
+            "port": upstream_port,
+            "recipient": recipient,
+            "routes": _ROUTES,
+            "attempts": attempts,
+            "replica": number,
+        }
+        return {
+            "shop.yaml": _SERVICE.format(name="shop", offer="", **common),
+            "gift.yaml": _SERVICE.format(name="gift", offer=_SPONSORED, **common),
+        }
 
     def launch(number: int) -> gateway_process.GatewayProcess:
         place = folder / f"gateway-{number}"
         place.mkdir(exist_ok=True)
         gateway = gateway_process.launch(
             place,
-            services,
-            config=_yaml(chain, node_url) + _TIMES + store.config,
+            services(number),
+            config=_yaml(chain, f"{node_url}/{number}") + _TIMES + store.config,
             arguments=("--drain", "1", "--log-level", "info", "--secrets-dir", str(secrets_dir)),
             environ={
                 "MPP_SECRET_KEY": SIGNING_KEY,
