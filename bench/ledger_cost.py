@@ -172,10 +172,12 @@ async def turn(system: System, client: barrage.Client, callers: int, payments: i
         raise SystemExit(f"bench: {system.name}: a payment was not served: {answers}")
     waits = sorted((answer.got - answer.sent) * 1e6 for answer in answers)
     return Turn(
-        waits[len(waits) // 2],
-        waits[len(waits) * 99 // 100],
-        payments / taken,
-        *spent,
+        p50=waits[len(waits) // 2],
+        p99=waits[len(waits) * 99 // 100],
+        rps=payments / taken,
+        authz=spent[0],
+        envoy=spent[1],
+        store=spent[2],
         commits=done[0],
         flushes=done[1],
     )

@@ -34,10 +34,9 @@ SOON = 2.0
 LOOKING = 0.1
 #: Quotes are fetched and signed beforehand, so many at a time.
 AT_ONCE = 16
-#: A delivery in whose moment authz died is looked at when its lease is over: the shorter, the sooner the test is
-#: done. 4 s of checkTimeout, 1 s each for request and upload, 5 s of margin.
-CONFIG = "checkTimeout: 4s\nsettleWait: 3s\n"
-LEASE = 11.0
+#: A delivery in whose moment authz died is looked at when its lease is over: 15 s of checkTimeout, 1 s each for
+#: request and upload, 5 s of margin. Seconds.
+LEASE = 22.0
 
 
 @dataclass(slots=True)
@@ -102,7 +101,7 @@ async def test_authz_is_killed_under_paid_requests_and_errors_end_soon_after_its
     gateway = await asyncio.to_thread(
         start_gateway,
         {"shop.yaml": cheap_wallet.service(upstream.port, cheap_wallet.address("payee"), PRICE, request="1s")},
-        config=cheap_wallet.network(bank) + CONFIG,
+        config=cheap_wallet.network(bank),
         environ=cheap_wallet.environ(),
     )
     async with barrage.Client(gateway.url) as client:
@@ -156,7 +155,6 @@ async def test_authz_is_killed_under_paid_requests_and_errors_end_soon_after_its
     assert not [answer for answer in answers if answer.asked], "money moved, and somebody was asked to pay again"
     assert {answer.status for answer in wrong} <= {409, 503}
     assert {(answer.status, answer.receipt) for answer in unpriced} <= {(503, False)}
-    assert max(_after(back, wrong), _after(back, unpriced)) <= SOON
     # Nobody charged twice, nobody charged without an answer, nobody served twice or unpaid.
     transfers = sorted(transfer.challenge for transfer in bank.transfers())
     assert len(transfers) == len(set(transfers)) == len(all_paid)
@@ -165,6 +163,7 @@ async def test_authz_is_killed_under_paid_requests_and_errors_end_soon_after_its
     assert [
         hit.payment for paid in all_paid for hit in upstream.hits(paid.case) if hit.payment not in transfers
     ] == []
+    assert max(_after(back, wrong), _after(back, unpriced)) <= SOON
 
 
 def _after(moment: float, errors: list[barrage.Answer]) -> float:
