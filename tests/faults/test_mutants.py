@@ -31,7 +31,7 @@ on_stage = pytest.mark.asyncio(loop_scope="module")
 Scenario = Callable[[stages.Stage], Awaitable[Run]]
 
 
-async def kept(stage: stages.Stage, *moods: Mood, copies: int = 1, tries: int = 6) -> Run:
+async def kept(stage: stages.Stage, *moods: Mood, copies: int = 1, tries: int = 3) -> Run:
     """A client that keeps its credential."""
     case, key = await stage.case(*moods, copies=copies)
     since = await stage.block()
