@@ -118,5 +118,5 @@ async def test_a_store_that_stays_away_fills_no_memory(ledger: Ledger, caplog: p
 
     assert len(waiting) == 4_096
     assert "p0" not in waiting
-    assert len(waiting._notes["p4999"]) == 16
+    assert len(waiting._notes["p4999"].steps) == 16
     assert "left to the end of a lease" in caplog.text

@@ -51,13 +51,20 @@ class _Note:
 
 
 @dataclass(slots=True)
+class _Notes:
+    """What is unwritten of one payment."""
+
+    steps: list[_Note] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # who asks finds everything written, not half of it
+
+
+@dataclass(slots=True)
 class Unwritten:
     """Steps that wait for the store, by payment. Each is a compare-and-set that finds out itself whether it still
     follows, so the order of one payment's steps does not matter."""
 
     ledger: Ledger
-    _notes: OrderedDict[str, list[_Note]] = field(default_factory=OrderedDict)
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # who asks finds everything written, not half of it
+    _notes: OrderedDict[str, _Notes] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
         return len(self._notes)
@@ -68,9 +75,9 @@ class Unwritten:
     def later(self, payment_id: str, step: TimedStep, *, uncertain: bool = False) -> None:
         """Write this when the store is back. `uncertain`: it answers a write that may still be carried out."""
         keep = _LATE_WRITE_SECONDS if uncertain else 0.0
-        notes = self._notes.setdefault(payment_id, [])
-        notes.append(_Note(step, asyncio.get_running_loop().time() + keep))
-        del notes[:-_STEPS]
+        notes = self._notes.setdefault(payment_id, _Notes())
+        notes.steps.append(_Note(step, asyncio.get_running_loop().time() + keep))
+        del notes.steps[:-_STEPS]
         if len(self._notes) > _REMEMBERED:
             forgotten, _ = self._notes.popitem(last=False)
             log.warning("too much is unwritten: left to the end of a lease", extra={"payment": forgotten})
@@ -87,19 +94,16 @@ class Unwritten:
         Raises:
             LedgerUnavailable: the store is still away, and it is kept.
         """
-        if payment_id not in self._notes:
+        notes = self._notes.get(payment_id)
+        if notes is None:
             return
-        async with self._lock:
-            for note in tuple(self._notes.get(payment_id, ())):
-                if await self._follows(payment_id, note.step) or note.until <= asyncio.get_running_loop().time():
-                    self._done(payment_id, note)
-
-    def _done(self, payment_id: str, note: _Note) -> None:
-        notes = self._notes.get(payment_id, [])
-        if note in notes:
-            notes.remove(note)
-        if not notes:
-            self._notes.pop(payment_id, None)
+        async with notes.lock:
+            for note in tuple(notes.steps):
+                follows = await self._follows(payment_id, note.step)
+                if (follows or note.until <= asyncio.get_running_loop().time()) and note in notes.steps:
+                    notes.steps.remove(note)
+            if not notes.steps and self._notes.get(payment_id) is notes:
+                del self._notes[payment_id]
 
     async def write(self) -> None:
         """Write everything, as far as the store takes it.
