@@ -119,6 +119,9 @@ def _plan(seed: int) -> Plan:
     faults = [_fault(choose, here)]
     if choose.random() < 0.35:
         faults.append(_fault(choose, here))
+    if any((fault.action, fault.target) == ("kill", "authz") for fault in faults) and choose.random() < 0.25:
+        # Beyond the time that Envoy waits for it, or within.
+        faults.append(Fault("authz.starting", "delay", "authz", seconds=choose.choice((1.0, 6.0))))
     players = [_player(choose, name, here) for name in "abc"[: choose.choice((1, 1, 2, 3))]]
     for fault in tuple(faults):
         players[0], needed = _reachable(choose, players[0], fault)
@@ -194,7 +197,7 @@ _LEAVES: Final = (("leave", "client"),)
 
 
 def _fault(choose: random.Random, here: Shape) -> Fault:
-    point = choose.choice(sorted(points.ALL))
+    point = choose.choice(sorted(points.ALL.keys() - {"authz.starting"}))
     action, target = choose.choice(_actions(point, here))
     nth = 2 if choose.random() < 0.1 and not point.startswith("client.") else 1
     other = here.replicas > 1 and target in ("authz", "envoy", "run") and choose.random() < 0.2

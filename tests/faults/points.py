@@ -41,6 +41,7 @@ AUTHZ: Final[Mapping[str, str]] = MappingProxyType(
         "outcomes.read.before": "an Envoy's outcome file is about to be read",
         "outcomes.read.after": "it was read, and nothing was concluded from it",
         "sweep.round": "a round of the sweeper begins",
+        "authz.starting": "an authz starts after another one's end, and has not opened its ledger",
     }
 )
 

@@ -45,7 +45,7 @@ PRICE: Final = 1500
 HEAL_LIMIT: Final = 60.0
 
 #: Times are scaled down together: Checks, settlements, requests, and with them leases. Credits outlive a run.
-_TIMES: Final = "checkTimeout: 4s\nsettleWait: 2s\nchallengeTimeout: 2s\nmaxChallengeLife: 25s\n"
+_TIMES: Final = "checkTimeout: 5s\nsettleWait: 3s\nchallengeTimeout: 2s\nmaxChallengeLife: 25s\n"
 _ROUTES: Final = """
     - {name: thing, match: {method: GET, path: /thing}, price: {amount: "0.0015"}}
     - {name: sealed, match: {method: POST, path: /sealed}, price: {amount: "0.0015"}, digest: {maxBytes: 65536}}
@@ -59,7 +59,7 @@ metadata: {{name: {name}}}
 spec:
   upstream:
     url: "http://127.0.0.1:{port}/{name}"
-    timeouts: {{request: 1500ms, upload: 1s, idle: 5s}}
+    timeouts: {{request: 1500ms, upload: 1s, idle: 6s}}
     headers: {{set: {{X-Replica: "{replica}"}}}}
   payment:
     expiresIn: 25s

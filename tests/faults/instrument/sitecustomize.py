@@ -22,7 +22,7 @@ from typing import Any
 
 _SOCKET = os.environ.get("PYTHON_FAULTS_SOCKET", "")
 #: Seconds; the product's own is nine tenths of the settleWait that it has unless told, and so is this of ours.
-_CONFIRMATION = 1.8
+_CONFIRMATION = 2.7
 _REPLICA = os.environ.get("PYTHON_FAULTS_REPLICA", "")
 
 
@@ -113,6 +113,7 @@ def _install() -> None:
 
     @functools.wraps(open_ledger)
     async def opened(*args: Any, **kwargs: Any) -> Any:
+        await _at("authz.starting")
         return _Ledger(await open_ledger(*args, **kwargs))
 
     stores.open_ledger = opened
