@@ -82,6 +82,7 @@ async def test_the_credential_that_took_a_credit_is_answered_as_the_old_one_woul
 
 
 async def test_many_uses_of_a_credential_that_took_a_credit_deliver_once(world: World) -> None:
+    world.gate.times = replace(world.gate.times, settle_wait=5.0)
     await credit(world)
     new = world.pay(await world.challenge())
     second = await world.present(new)

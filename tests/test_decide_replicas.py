@@ -13,7 +13,7 @@ import pytest
 from promises import NETWORK, OFFER, PRICE, ROUTE, SHORT, TERMS, World, make_world, priced, problem, read
 
 from mpp_authz.decide import Gate
-from mpp_authz.ledger import Payment, State
+from mpp_authz.ledger import Ledger, Payment, State
 from mpp_authz.sweeping import Sweeper
 from mpp_authz.verdicts import Allow, Verdict
 
@@ -460,6 +460,52 @@ async def test_a_challenge_from_before_the_settlement_is_a_parallel_call_anywher
 
     assert isinstance(allowed, Allow)
     assert world.rail.settlements() == 2
+
+
+class Held:
+    """A ledger at which a delivery is not written until it is told to go on."""
+
+    def __init__(self, inner: Ledger) -> None:
+        self.inner = inner
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def replace(self, old: Payment, new: Payment, *, also: Payment | None = None) -> bool:
+        if new.state is State.DELIVERING:
+            self.reached.set()
+            await self.go.wait()
+        return await self.inner.replace(old, new, also=also)
+
+
+@pytest.mark.parametrize("delivers", [True, False], ids=["its process lives", "its process died"])
+async def test_a_credit_its_own_check_is_about_to_deliver_is_waited_for(world: World, delivers: bool) -> None:
+    held: Any = Held(world.ledger)
+    gate = world.another("authz-0/boot-1", ledger=held)
+    gate.times = replace(SHORT, settle_wait=9.0)
+    old = world.pay(await world.challenge())
+    first = asyncio.create_task(world.present(old, gate=gate))
+    async with asyncio.timeout(10):
+        await held.reached.wait()
+    elsewhere = await asked_elsewhere(world, replica(world))
+    await asyncio.sleep(0)
+    if delivers:
+        world.clock.later(1)
+        held.go.set()
+
+    answer = await elsewhere
+
+    if delivers:
+        assert isinstance(answer, Allow)
+        assert isinstance(await first, Allow)
+        assert world.rail.settlements() == 2  # a parallel call, which pays
+    else:
+        assert problem(answer) == BUSY
+        assert world.rail.settlements() == 1
+        first.cancel()
+    held.go.set()
+    await world.idle(gate)
 
 
 async def test_a_process_without_work_says_nothing(world: World) -> None:
