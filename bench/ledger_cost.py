@@ -3,16 +3,16 @@
     .venv/bin/python bench/ledger_cost.py --json bench/results/ledger_cost.json
 
 Needs PostgreSQL's initdb, and two cores that nobody else uses: it says how busy others kept the machine before and
-after. Takes about two minutes. TMPDIR chooses the disk; the figure "fdatasync" says what kind of disk that is.
+after. Takes about four minutes. TMPDIR chooses the disk; the figure "fdatasync" says what kind of disk that is.
 
 Every system is the real Envoy and authz. Payments are of the method `cheap` (tests/support/cheap), which costs
 little itself, are signed before the clock starts, and every one is checked to have been served. The systems take
 turns in every round; a ratio is formed within a round, because a machine's speed drifts. The ledger in memory
 lasts no longer than its process and is for this comparison only.
 
-Figures: medians over rounds, and the least and the most. CPU is the kernel's, per process. "commits": for SQLite
-transactions of its writer, for PostgreSQL transactions of its database (reads are such, too) and flushes of its
-log.
+Figures: medians over rounds, and the least and the most. CPU is the kernel's, per process. "commits" are those
+that wrote something: of SQLite's writer, and by PostgreSQL's transaction ids. "transactions" are PostgreSQL's own
+count, reads too; "flushes" are of its log, and in SQLite one a commit. What authz asks for by itself is taken off.
 """
 
 import argparse
@@ -62,8 +62,7 @@ class Turn:
     authz: float
     envoy: float
     store: float  # CPU of PostgreSQL's processes
-    commits: float
-    flushes: float
+    counts: tuple[float, float, float]  # commits, transactions, flushes
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ class System:
     authz: "subprocess.Popen[bytes]"
     envoy: "subprocess.Popen[bytes]"
     store_pid: int  # 0: it has no process
-    commits: Callable[[], tuple[int, int]]  # transactions and flushes until now
+    count: Callable[[], tuple[int, int, int]]  # commits, transactions and flushes until now
+    lag: float  # seconds until they are counted
 
 
 def cpu_of(pids: list[int]) -> float:
@@ -98,7 +98,7 @@ def family(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def gateway_on(
-    name: str, home: Path, artifacts: dict[str, str], url: str, store_pid: int, count: Any
+    name: str, home: Path, artifacts: dict[str, str], url: str, store_pid: int, count: Any, lag: float
 ) -> Iterator[System]:
     """Envoy, and authz on a ledger."""
     home.mkdir()
@@ -129,8 +129,8 @@ def gateway_on(
             home / "e.txt",
         ) as front,
     ):
-        commits = count or (lambda: (struct.unpack("q", counter.read_bytes())[0],) * 2)
-        yield System(name, base, authz, front, store_pid, commits)
+        own = count or (lambda: (struct.unpack("q", counter.read_bytes())[0],) * 3)
+        yield System(name, base, authz, front, store_pid, own, lag)
 
 
 # --- paying --------------------------------------------------------------------------------------------
@@ -150,7 +150,17 @@ async def credentials(client: barrage.Client, count: int, payer: Any) -> list[st
     return made
 
 
-async def turn(system: System, client: barrage.Client, callers: int, payments: int) -> Turn:
+async def idle(system: System) -> tuple[float, ...]:
+    """What is counted in a second in which nobody pays."""
+    first, begun = system.count(), time.monotonic()
+    await asyncio.sleep(2 * system.lag)
+    taken = time.monotonic() - begun
+    return tuple((now - then) / taken for now, then in zip(system.count(), first, strict=True))
+
+
+async def turn(
+    system: System, client: barrage.Client, callers: int, payments: int, by_itself: tuple[float, ...]
+) -> Turn:
     # A payer of its own for each turn, as there are many payers: the credit lookup is by payer.
     ready = await credentials(client, payments, cheap_wallet.key(f"{time.monotonic_ns()}"))
     answers: list[barrage.Answer] = []
@@ -159,18 +169,22 @@ async def turn(system: System, client: barrage.Client, callers: int, payments: i
         answers.append(await client.get("/shop/thing?case=1", credential))
 
     await asyncio.sleep(0.2)  # what the quotes left to do
-    counted = system.commits()
+    counted = system.count()
     groups = ([system.authz.pid], [system.envoy.pid], family(system.store_pid))
     before, begun = [cpu_of(pids) for pids in groups], time.monotonic()
     await barrage.all_of([partial(pay, credential) for credential in ready], callers)
     taken = time.monotonic() - begun
-    deadline = time.monotonic() + 1.5  # news of deliveries, and PostgreSQL's own counters, come a moment later
-    await asyncio.sleep(deadline - time.monotonic())
+    await asyncio.sleep(0.5)  # news of the last deliveries
     spent = [(cpu_of(pids) - first) / payments * 1e6 for pids, first in zip(groups, before, strict=True)]
-    done = [(now - first) / payments for now, first in zip(system.commits(), counted, strict=True)]
+    await asyncio.sleep(system.lag)
+    elapsed = time.monotonic() - begun
     if any((answer.status, answer.receipt) != (200, True) for answer in answers):
         raise SystemExit(f"bench: {system.name}: a payment was not served: {answers}")
     waits = sorted((answer.got - answer.sent) * 1e6 for answer in answers)
+    commits, transactions, flushes = (
+        (now - then - idle * elapsed) / payments
+        for now, then, idle in zip(system.count(), counted, by_itself, strict=True)
+    )
     return Turn(
         p50=waits[len(waits) // 2],
         p99=waits[len(waits) * 99 // 100],
@@ -178,8 +192,7 @@ async def turn(system: System, client: barrage.Client, callers: int, payments: i
         authz=spent[0],
         envoy=spent[1],
         store=spent[2],
-        commits=done[0],
-        flushes=done[1],
+        counts=(commits, transactions, flushes),
     )
 
 
@@ -187,13 +200,15 @@ async def rounds(systems: list[System], count: int, payments: dict[int, int]) ->
     found: dict[tuple[str, int], list[Turn]] = {}
     async with contextlib.AsyncExitStack() as stack:
         clients = {s.name: await stack.enter_async_context(barrage.Client(s.url)) for s in systems}
+        alone = {system.name: await idle(system) for system in systems}
         for number in range(count + 1):
             for callers in CALLERS:
                 # Another one begins in each round.
                 for system in systems[number % len(systems) :] + systems[: number % len(systems)]:
-                    result = await turn(system, clients[system.name], callers, payments[callers])
+                    name = system.name
+                    result = await turn(system, clients[name], callers, payments[callers], alone[name])
                     if number:  # the first is a warm-up
-                        found.setdefault((system.name, callers), []).append(result)
+                        found.setdefault((name, callers), []).append(result)
             print(f"round {number} of {count}", file=sys.stderr)
     return found
 
@@ -297,8 +312,9 @@ def report(found: dict[tuple[str, int], list[Turn]]) -> dict[str, Any]:
                 "latency p50 µs": spread([a.p50 - b.p50 for a, b in pairs]),
                 "authz CPU µs": spread([a.authz - b.authz for a, b in pairs]),
                 "store's own CPU µs": spread([a.store for a in turns]),
-                "commits": spread([a.commits for a in turns], 2),
-                "flushes": spread([a.flushes for a in turns], 2),
+                "commits": spread([a.counts[0] for a in turns], 2),
+                "transactions": spread([a.counts[1] for a in turns], 2),
+                "flushes": spread([a.counts[2] for a in turns], 2),
             }
         for name in (MEMORY, SQLITE, POSTGRES):
             turns = found[name, callers]
@@ -327,18 +343,21 @@ def measure(count: int, payments: dict[int, int]) -> dict[str, Any]:
         url = server.database()
         name = url.rpartition("/")[2]
 
-        def counted() -> tuple[int, int]:
+        def counted() -> tuple[int, int, int]:
             (found,) = server.admin(
-                "SELECT (SELECT xact_commit FROM pg_stat_database "
-                f"WHERE datname = '{name}'), (SELECT wal_sync FROM pg_stat_wal)"
+                "SELECT (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint), "
+                f"(SELECT xact_commit FROM pg_stat_database WHERE datname = '{name}'), "
+                "(SELECT wal_sync FROM pg_stat_wal)"
             )
-            return int(found[0]), int(found[1])
+            return int(found[0]), int(found[1]), int(found[2])
 
         assert server._process is not None
+        # An idle session of PostgreSQL 15 reports what it did up to 10 s later (PGSTAT_IDLE_INTERVAL).
+        pid, late = server._process.pid, 11.0
         started = [
-            gateway_on(MEMORY, home / "m", artifacts, "sqlite:unused.db", 0, None),
-            gateway_on(SQLITE, home / "s", artifacts, "sqlite:ledger.db", 0, None),
-            gateway_on(POSTGRES, home / "p", artifacts, url, server._process.pid, counted),
+            gateway_on(MEMORY, home / "m", artifacts, "sqlite:unused.db", 0, None, 0.5),
+            gateway_on(SQLITE, home / "s", artifacts, "sqlite:ledger.db", 0, None, 0.5),
+            gateway_on(POSTGRES, home / "p", artifacts, url, pid, counted, late),
         ]
         systems = [stack.enter_context(one) for one in started]
         noise = {"before": busy_elsewhere()}
