@@ -119,7 +119,9 @@ class MemoryLedger:
         return len(old)
 
     async def listing(self, states: frozenset[State], limit: int) -> tuple[Payment, ...]:
-        found = self._sorted(lambda row: (-row.created_at,), lambda row: not states or row.state in states)
+        found = self._sorted(
+            lambda row: (-row.created_at, -self._inserted[row.id]), lambda row: not states or row.state in states
+        )
         return found[:limit]
 
     async def counts(self) -> dict[State, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import explore
+import promises
 from interleave import Move, World
 
 #: How often each kind of move is chosen, against the others.
@@ -59,7 +60,11 @@ def walk(seed: int, steps: int = 80, into: Wandered | None = None) -> None:
     """
     chance = random.Random(seed)
     # A third of the walks has parallel calls, for whom I2 of serial clients says nothing.
-    with explore.fresh(serial=chance.random() < 0.67, simulates=chance.random() < 0.3) as world:
+    with explore.fresh(
+        serial=chance.random() < 0.67,
+        simulates=chance.random() < 0.3,
+        price=promises.priced(credit_attempts=chance.choice((1, 2, 3, 3))),
+    ) as world:
         for _ in range(steps):
             world.do(_choose(world, chance))
         world.finish(late=chance.random() < 0.5)
