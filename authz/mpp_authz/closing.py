@@ -90,6 +90,7 @@ class Closer:
     _behind: bool = True  # news may be in the files only: it was lost, or told while nobody listened
     _missed_at: float = float("-inf")  # loop time when news was lost last
     _told: tuple[frozenset[str], int] | None = None  # the Envoys we last called alive, and when
+    _delivers_until: int = 0  # the last lease of the attempts that this process began
 
     def __post_init__(self) -> None:
         self.unwritten = Unwritten(self.ledger)
@@ -126,12 +127,18 @@ class Closer:
 
     # --- attempts ---------------------------------------------------------------------------------------
 
+    @property
+    def delivers(self) -> bool:
+        """Whether an attempt that this process began may still be under way."""
+        return self.ledger.clock() < self._delivers_until
+
     async def begin(self, row: Payment, following: Payment, also: Payment | None = None) -> bool:
         """Write that an attempt begins, by compare-and-set. False: somebody else was first.
 
         Raises:
             LedgerUnavailable: nobody may be let through. Where it was written all the same, it is taken back.
         """
+        self._delivers_until = max(self._delivers_until, following.lease_until)
         try:
             return await self.ledger.replace(row, following, also=also)
         except LedgerUnavailable:

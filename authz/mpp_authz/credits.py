@@ -117,9 +117,18 @@ class Credits:
             row = await self.closer.heard_out(row)
             if row.state is State.DELIVERING:
                 if loop.time() >= deadline:
-                    return None  # no news while its Envoy lives: the answer is still going out
+                    # No news while its Envoy lives: the answer is still going out. But what a process said that
+                    # died may have been heard by nobody, and then nothing is on its way.
+                    return None if await self._speaks(case, row) else _BUSY
                 await asyncio.sleep(POLL_SECONDS)
         return row
+
+    async def _speaks(self, case: Case, row: Payment) -> bool:
+        """Whether the process that let a delivery through lives: it is us, or has said so since this challenge."""
+        if row.lease_owner == self.settler.owner:
+            return True
+        word = await self.ledger.data_plane(row.lease_owner)
+        return word is not None and word.seen_at > case.bound.minted_at
 
     async def _waited_for(self, case: Case, row: Payment, deadline: float) -> Payment | Deny | None:
         """Of a settlement under way: whether its Check still waits, so that this is a parallel call.

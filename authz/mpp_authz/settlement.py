@@ -172,9 +172,10 @@ class Settler:
         is how it knows what it wrote itself."""
         return round(seconds * 1000) + next(self._offsets)
 
-    async def beat(self) -> None:
-        """Tell the store that this process lives, while others may ask it of a settlement of ours."""
-        if self.busy:
+    async def beat(self, delivers: bool = False) -> None:
+        """Tell the store that this process lives, while others may ask it of a settlement of ours, or (`delivers`)
+        of a delivery."""
+        if self.busy or delivers:
             await self.ledger.beat((self.owner,))
 
     async def check_ended(self, waiter: Waiter) -> None:

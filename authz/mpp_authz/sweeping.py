@@ -57,7 +57,7 @@ class Sweeper:
 
     async def _beat(self) -> None:
         await self.closer.beat()
-        await self.settler.beat()
+        await self.settler.beat(self.closer.delivers)
 
     async def round(self) -> None:
         """One look at everything that is due."""
