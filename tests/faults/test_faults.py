@@ -4,6 +4,7 @@ A run is repeated with `scripts/test faults --fault-seed SEED --fault-runs 1`.
 """
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import chain as chains
 import fault_options
 import matrix
 import plans
+import postgres
 import pytest
 from matrix import Result
 from system import Shape
@@ -43,11 +45,23 @@ def results(pytestconfig: pytest.Config) -> Iterator[list[Result]]:
         matrix.write_report(report, found)
 
 
+def _needs_postgres() -> None:
+    """Without it an error on CI, a loud skip elsewhere."""
+    try:
+        postgres.find("initdb")
+    except postgres.MissingPostgres as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
 async def test_every_payment_ends_as_one_answer_or_is_owed(
     batches: tuple[tuple[int, ...], ...], results: list[Result], pytestconfig: pytest.Config
 ) -> None:
     chains.needs_npm()
     on = _shape(pytestconfig)
+    if any((on or plans.shape(batch[0])).store in ("postgres", "standby") for batch in batches):
+        _needs_postgres()
     # Not pytest's folder: a socket's name must be short. It is kept where something is wrong.
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"\nseeds {batches[0][0]} to {batches[-1][-1]}, in {folder}")
