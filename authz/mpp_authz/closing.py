@@ -161,12 +161,18 @@ class Closer:
 
     async def not_sent(self, begun: Begun) -> None:
         """Take an attempt back of which nothing reached the upstream; where the store is away, once it is back."""
+        until: int | None = None
         try:
             row = await self.ledger.get(begun.payment)
             if row is not None:
-                await advance(self.ledger, row, lambda r: transitions.not_sent(r, begun.attempt, begun.owner))
+                until = row.lease_until  # an attempt that is taken back gives its number to the next one
+                await advance(
+                    self.ledger, row, lambda r: transitions.not_sent(r, begun.attempt, begun.owner, until)
+                )
         except LedgerUnavailable:
-            self.unwritten.later(begun.payment, lambda r, _: transitions.not_sent(r, begun.attempt, begun.owner))
+            self.unwritten.later(
+                begun.payment, lambda r, _: transitions.not_sent(r, begun.attempt, begun.owner, until)
+            )
 
     # --- Envoys -----------------------------------------------------------------------------------------
 
@@ -207,12 +213,15 @@ class Closer:
     async def heard_out(self, seen: Payment) -> Payment:
         """A DELIVERING row after all that can be known of its delivery: no news ends its lease where no more can
         come, or where nobody hears of its Envoy any more."""
+        # The time before the file is read: what comes between is in no file that we read, and the store
+        # may be slower than a lease.
+        now = await self.ledger.now()
         envoy, seen_at = await self._envoy(seen.data_plane)
         row = await self.ledger.get(seen.id) or seen
         if row.attempt != seen.attempt:
             return row  # another attempt has begun, with a lease of its own
         silence = round(self.times.silence * 1000)
-        if transitions.may_end(row, await self.ledger.now(), envoy, seen_at, silence):
+        if transitions.may_end(row, now, envoy, seen_at, silence):
             row = await self.end_lease(row) or await self.ledger.get(row.id) or row
         return row
 
