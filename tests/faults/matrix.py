@@ -137,6 +137,7 @@ class Rig:
     since: int  # block
     known: set[str] = field(default_factory=set)  # payers of all runs
     runs: dict[int, "_Run"] = field(default_factory=dict)  # by seed
+    hits: list[witnesses.Hit] = field(default_factory=list)  # of all runs
 
     async def run(self, plan: Plan) -> Result:
         """Carry out one plan."""
@@ -150,7 +151,10 @@ class Rig:
         except Exception as trouble:
             witnessed, violations = run.witnessed((), (), ()), ()
             error = f"{type(trouble).__name__}: {trouble}"
-            await run.clean()
+            try:
+                await run.clean()
+            except Exception as worse:
+                error += f"; and it cannot be healed: {worse}"
         struck = run.struck()
         missed = tuple(fault for fault in plan.faults if fault not in struck)
         return Result(plan, witnessed, struck, missed, run.reached(), violations, time.monotonic() - began, error)
@@ -160,7 +164,8 @@ class Rig:
         if result.error:
             return result
         transfers = self.of_run(await self.transfers(result.run.exchanges), result.run.cases)
-        if transfers == result.run.transfers:
+        hits = self.hits_of(result.run.cases)
+        if (transfers, hits) == (result.run.transfers, result.run.hits):
             return result
         run = self.runs[result.plan.seed]
         await run.to_the_end()
@@ -168,7 +173,7 @@ class Rig:
             result.run,
             transfers=transfers,
             exchanges=tuple(run.exchanges),
-            hits=result.run.hits + self.upstream.take(),
+            hits=self.hits_of(result.run.cases),
             listed=await self.system.listed(),
         )
         return replace(result, run=witnessed, violations=checker.violations(witnessed))
@@ -190,6 +195,13 @@ class Rig:
         """Those by its payers, and those by nobody we know: they must be somebody's fault."""
         mine = {case.payer for case in run}
         return tuple(one for one in transfers if one.payer in mine or one.payer not in self.known)
+
+    def hits_of(self, run: Sequence[Case]) -> tuple[witnesses.Hit, ...]:
+        """What the upstream was asked for by a run's cases, also after its end; and what no case asked for."""
+        self.hits += self.upstream.take()
+        mine, all_ = {case.id for case in run}, {case.id for one in self.runs.values() for case in one.cases}
+        found = [(hit, control.case_of(hit.target)) for hit in self.hits]
+        return tuple(hit for hit, case in found if case in mine or case not in all_)
 
 
 @dataclass(slots=True)
@@ -216,7 +228,6 @@ class _Run:
         rig = self.rig
         rig.control.begin(self._prefix)
         rig.system.envoy_died = False
-        rig.upstream.take()
         for player in self.plan.players:  # the faucet serves one after the other
             await self._prepared(player)
         for fault in self.plan.faults:
@@ -245,7 +256,7 @@ class _Run:
         delivered = {one for e in self.exchanges if _served(e) for one in e.receipts}
         listed = await rig.system.listed() if any(one.reference not in delivered for one in mine) else ()
         rig.control.old |= {one for e in self.exchanges for one in e.challenges}
-        return self.witnessed(mine, listed, rig.upstream.take())
+        return self.witnessed(mine, listed, rig.hits_of(self.cases))
 
     async def clean(self) -> None:
         """Everything is healed; what has not struck will not."""
