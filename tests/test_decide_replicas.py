@@ -39,6 +39,7 @@ def replica(world: World, owner: str = "authz-1/boot-1") -> Gate:
     (folder / "envoy-2.log").touch()
     made = world.another(owner, folder=folder)
     made.settler.times = SHORT
+    made.times = replace(SHORT, settle_wait=5.0)
     return made
 
 
@@ -108,6 +109,7 @@ async def test_a_replica_that_was_paused_calls_nothing_failed_that_another_sent(
 ) -> None:
     world.rail.sends = "lost"
     other = replica(world)
+    patient, other.times = other.times, SHORT
     authorization, first, go = await paused(world, "after claim")
     await settlement_over(world)
     unknown = await world.present(authorization, gate=other, data_plane="envoy-2")
@@ -119,6 +121,7 @@ async def test_a_replica_that_was_paused_calls_nothing_failed_that_another_sent(
     await world.idle()
     state = await world.state(authorization)
     world.rail.include((await world.row(authorization)).reference or "")
+    other.times = patient
     allowed = await world.present(authorization, gate=other, data_plane="envoy-2")
 
     assert problem(unknown) == UNKNOWN
@@ -235,6 +238,7 @@ async def test_a_credit_is_taken_once_by_retries_at_two_replicas(world: World) -
     await world.news(await world.present(old), 500)
     world.clock.later(1)
     credentials = [world.pay(await world.challenge()) for _ in range(2)]
+    world.clock.later(1)
 
     found = await asyncio.gather(
         *(world.present(one, gate=gate) for one, gate in zip(credentials, (world.gate, other), strict=True))
@@ -493,12 +497,13 @@ async def test_a_credit_its_own_check_is_about_to_deliver_is_waited_for(world: W
     if delivers:
         world.clock.later(1)
         held.go.set()
+        assert isinstance(await first, Allow)
+        await sweeper(gate)._beat()
 
     answer = await elsewhere
 
     if delivers:
         assert isinstance(answer, Allow)
-        assert isinstance(await first, Allow)
         assert world.rail.settlements() == 2  # a parallel call, which pays
     else:
         assert problem(answer) == BUSY
