@@ -17,7 +17,10 @@ import plans
 import postgres
 import pytest
 from matrix import Result
+from outside import Mood
+from plans import Fault, Plan, Player
 from system import Shape
+from witnesses import Mode
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
@@ -74,4 +77,20 @@ async def test_every_payment_ends_as_one_answer_or_is_owed(
     assert [result.plan.seed for result in found] == [seed for batch in batches for seed in batch]
     if on is None:
         assert [result.lines() for result in found if not result.good] == []
+    shutil.rmtree(folder)
+
+
+async def test_the_matrix_sees_a_rule_that_does_not_hold() -> None:
+    """A gateway that does not know what it owes is found out by the same plans, clients and witnesses."""
+    chains.needs_npm()
+    here = Shape("gateway", "sqlite", 1)
+    fails = Player("a", "pympp", Mode.PULL, "shop", "thing", (Mood.S500,))
+    plan = Plan(1, here, (fails,), (Fault("check.answering", "pause", "authz", seconds=0.2),))
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+
+    async with matrix.rig(here, folder, environ={"PYTHON_FAULTS_MUTANT": "retry-pays-again"}) as rig:
+        result = await rig.run(plan)
+
+    assert (result.error, result.missed) == ("", ())
+    assert {violation.rule for violation in result.violations} == {"I2"}
     shutil.rmtree(folder)
