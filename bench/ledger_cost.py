@@ -3,7 +3,7 @@
     .venv/bin/python bench/ledger_cost.py --json bench/results/ledger_cost.json
 
 Needs PostgreSQL's initdb, and two cores that nobody else uses: it says how busy others kept the machine before and
-after. Takes about four minutes. TMPDIR chooses the disk; the figure "fdatasync" says what kind of disk that is.
+after. Takes about five minutes. TMPDIR chooses the disk; the figure "fdatasync" says what kind of disk that is.
 
 Every system is the real Envoy and authz. Payments are of the method `cheap` (tests/support/cheap), which costs
 little itself, are signed before the clock starts, and every one is checked to have been served. The systems take
@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import statistics
 import struct
 import subprocess
@@ -391,6 +392,8 @@ def main() -> int:
     except postgres.MissingPostgres as missing:
         print(f"bench: {missing}", file=sys.stderr)
         return 3
+    # So that what was started ends with us, however we are asked to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     result = measure(options.rounds, {1: options.one, 32: options.many})
     print(json.dumps(result, indent=2, ensure_ascii=False))
     if options.json is not None:
