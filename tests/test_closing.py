@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from promises import ALICE, BOB, ENVOY, PRICE, FailingLedger, World, priced, problem, read
+from promises import ALICE, BOB, ENVOY, PRICE, FailingLedger, World, listening, priced, problem, read
 from promises import ROUTE as ROUTE_KEY
 
 from mpp_authz.closing import Closer
@@ -335,15 +335,42 @@ async def test_another_machine_ends_the_delivery_of_an_envoy_nobody_hears_of(wor
     authorization, _ = await out(world)
     await world.gate.closer.beat()
     other = elsewhere(world)
-    world.clock.later(other.closer.times.silence + 1)
+    await listening(other, world.clock, other.closer.times.silence + 1)
 
     await sweeper_of(world, other).round()
     in_its_lease = await world.state(authorization)
-    world.clock.later(PRICE.lease)
+    await listening(other, world.clock, PRICE.lease)
     await sweeper_of(world, other).round()
 
     assert in_its_lease is State.DELIVERING
     assert await world.state(authorization) is State.CREDIT
+
+
+async def test_silence_counts_only_while_a_word_could_have_been_heard(world: World) -> None:
+    authorization, _ = await out(world)
+    await world.gate.closer.beat()
+    other = elsewhere(world)
+    await listening(other, world.clock, 10)
+    world.clock.later(PRICE.lease + other.closer.times.silence)  # the store was away, or this machine stood still
+
+    await sweeper_of(world, other).round()
+    at_once = await world.state(authorization)
+    await listening(other, world.clock, other.closer.times.silence + 1)
+    await sweeper_of(world, other).round()
+
+    assert at_once is State.DELIVERING
+    assert await world.state(authorization) is State.CREDIT
+
+
+async def test_who_hears_of_a_delivery_speaks_for_it(world: World) -> None:
+    authorization, allowed = await out(world)
+    heir = world.another("authz-0/boot-2")
+
+    await world.news(allowed, gate=heir, ended=False)
+
+    row = await world.row(authorization)
+    assert (row.state, row.lease_owner) == (State.DELIVERING, "authz-0/boot-2")
+    assert heir.closer.delivers
 
 
 async def test_another_machine_ends_the_delivery_of_an_envoy_that_ended_at_once(world: World) -> None:
@@ -485,17 +512,28 @@ async def test_news_the_store_did_not_take_is_read_when_it_is_back(world: World)
     assert await world.state(authorization) is State.DELIVERED
 
 
-async def test_files_are_left_alone_while_no_news_is_missing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mpp_authz.closing._FLUSH_SECONDS", 0.0)
+async def test_news_that_grpc_lost_is_found_in_the_file_in_a_round(world: World) -> None:
     await sweeper(world).round()
     authorization, allowed = await out(world)
     append(log_of(world), line(allowed))
 
     await sweeper(world).round()
 
-    assert await world.state(authorization) is State.DELIVERING
+    assert await world.state(authorization) is State.DELIVERED
+
+
+async def test_what_grpc_told_is_not_asked_of_the_ledger_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, allowed = await out(world)
+    await world.news(allowed)
+    append(log_of(world), line(allowed))
+    asked: list[str] = []
+    monkeypatch.setattr(type(world.ledger), "get", lambda _, payment_id: asked.append(payment_id))
+
+    await world.gate.closer.catch_up()
+
+    assert asked == []
 
 
 # --- compare and set -----------------------------------------------------------------------------------

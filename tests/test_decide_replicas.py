@@ -10,7 +10,20 @@ from typing import Any
 
 import ledgers
 import pytest
-from promises import NETWORK, OFFER, PRICE, ROUTE, SHORT, TERMS, World, make_world, priced, problem, read
+from promises import (
+    NETWORK,
+    OFFER,
+    PRICE,
+    ROUTE,
+    SHORT,
+    TERMS,
+    World,
+    listening,
+    make_world,
+    priced,
+    problem,
+    read,
+)
 
 from mpp_authz.decide import Gate
 from mpp_authz.ledger import Ledger, Payment, State
@@ -167,7 +180,7 @@ async def test_a_late_delivered_closes_the_payment_while_another_attempt_is_out(
     authorization = world.pay(await world.challenge())
     first = await world.present(authorization)
     assert isinstance(first, Allow)
-    world.clock.later(PRICE.lease + other.closer.times.silence + 1)
+    await listening(other, world.clock, PRICE.lease + other.closer.times.silence + 1)
     world.open.clear()
     second = await world.present(authorization, gate=other, data_plane="envoy-2")
     assert isinstance(second, Allow)

@@ -160,6 +160,13 @@ def test_no_moves_that_hypothesis_finds_break_a_law() -> None:
     )
 
 
+@pytest.mark.parametrize("seed", [102139, 102109, 100394, 102455])
+def test_a_walk_that_broke_a_law_once_breaks_none(seed: int) -> None:
+    """A client left while its claim was written, and paid again; everything stood still, and an Envoy seemed dead;
+    an attempt was taken back twice."""
+    wander.walk(seed)
+
+
 def test_no_random_walk_breaks_a_law() -> None:
     seen = wander.Wandered()
     first = random.SystemRandom().randrange(1 << 40) if _MORE else 0

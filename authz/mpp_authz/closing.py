@@ -12,7 +12,7 @@ import glob
 import logging
 import os
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +26,8 @@ from mpp_authz.unwritten import Unwritten, advance
 
 log = logging.getLogger(__name__)
 
-#: Envoy writes a line into its outcome file so long after it told of it by gRPC, and much sooner mostly. Seconds.
-_FLUSH_SECONDS: Final = 1.0
+#: Entries remembered as recorded: what came by gRPC is not recorded again when it is found in the file.
+_RECORDED: Final = 8192
 
 
 @dataclass(slots=True)
@@ -84,12 +84,13 @@ class Closer:
     outcomes: Path | None  # folder of outcome files; None: there is no second witness here
     metrics: Metrics
     times: Times = field(default_factory=Times)
+    owner: str = ""  # "<slot>/<boot id>": this process
     unwritten: Unwritten = field(init=False)  # attempts to take back
     _calls: _Calls = field(default_factory=_Calls)
     _readers: dict[int, _Reader] = field(default_factory=dict)  # by inode: files are renamed while we read
-    _behind: bool = True  # news may be in the files only: it was lost, or told while nobody listened
-    _missed_at: float = float("-inf")  # loop time when news was lost last
+    _recorded: OrderedDict[Entry, None] = field(default_factory=OrderedDict)
     _told: tuple[frozenset[str], int] | None = None  # the Envoys we last called alive, and when
+    _listening_since: int = 0  # when we began to hear of other machines' Envoys, without a gap since
     _delivers_until: int = 0  # the last lease of the attempts that this process began
 
     def __post_init__(self) -> None:
@@ -103,11 +104,10 @@ class Closer:
         Raises:
             LedgerUnavailable: the news is in the outcome file still, which `catch_up` reads.
         """
-        try:
-            await self._record(entry)
-        except LedgerUnavailable:
-            self._behind, self._missed_at = True, asyncio.get_running_loop().time()
-            raise
+        await self._record(entry)
+        self._recorded[_gist(entry)] = None
+        if len(self._recorded) > _RECORDED:
+            self._recorded.popitem(last=False)
 
     async def _record(self, entry: Entry) -> None:
         row = await self.ledger.get(entry.payment)
@@ -117,7 +117,12 @@ class Closer:
         if not entry.ended:
             now = await self.ledger.now()
             until = now + round(self.times.renewal * 1000)
-            await advance(self.ledger, row, lambda r: transitions.renewed(r, entry.attempt, until))
+            # Whoever let it through may have died since: who hears of it can speak for it.
+            heard = await advance(
+                self.ledger, row, lambda r: transitions.renewed(r, entry.attempt, until, self.owner)
+            )
+            if heard is not None and heard.lease_owner == self.owner:
+                self._delivers_until = max(self._delivers_until, heard.lease_until)
             return
         outcome = delivery.judge(entry, streaming=row.streaming)
         now = await self.ledger.now()
@@ -185,6 +190,11 @@ class Closer:
                 return
         if beside:
             await self.ledger.beat(beside)
+        else:
+            await self.ledger.data_plane(self.owner)  # whether the store can be reached
+        if self._told is None or now - self._told[1] > self.times.silence * 1000 / 2:
+            # The store was away, or we stood still: nobody's word can have come meanwhile.
+            self._listening_since = self.ledger.clock()
         self._told = beside, now
 
     def _beside(self) -> frozenset[str]:
@@ -197,18 +207,14 @@ class Closer:
         )
 
     async def catch_up(self) -> None:
-        """Read what the Envoys beside us wrote while nobody listened, or while the store took no news.
+        """Read what the Envoys beside us wrote and gRPC did not tell: it was lost, or told while nobody listened,
+        or while the store took no news.
 
         Raises:
-            LedgerUnavailable: it still takes none.
+            LedgerUnavailable: the store takes no news still.
         """
-        if not self._behind:
-            return
-        missed_at = self._missed_at
         for data_plane in sorted(self._beside()):
             await self.read(data_plane)
-        if asyncio.get_running_loop().time() >= max(missed_at, self._missed_at) + _FLUSH_SECONDS:
-            self._behind = False
 
     async def heard_out(self, seen: Payment) -> Payment:
         """A DELIVERING row after all that can be known of its delivery: no news ends its lease where no more can
@@ -226,14 +232,16 @@ class Closer:
         return row
 
     async def _envoy(self, data_plane: str) -> tuple[Whereabouts, int]:
-        """Where an Envoy is, once all it wrote here was read; when the store last heard of one that is away."""
+        """Where an Envoy is, once all it wrote here was read; and of one that is away, since when it is silent:
+        the store heard nothing, and we would have seen it if it had."""
         where = await self.read(data_plane)
         if where is not Whereabouts.AWAY or not data_plane:
             return where, 0
+        listening = self._listening_since or self.ledger.clock()
         known = await self.ledger.data_plane(data_plane)
         if known is None:
-            return where, 0
-        return (Whereabouts.GONE if known.ended else where), known.seen_at
+            return where, listening
+        return (Whereabouts.GONE if known.ended else where), max(known.seen_at, listening)
 
     async def read(self, data_plane: str) -> Whereabouts:
         """Read what one Envoy wrote here, as far as it goes. A file that is not here says nothing: its Envoy may
@@ -282,7 +290,7 @@ class Closer:
                 # Not splitlines: a detail may hold what Unicode calls a line's end.
                 for line in complete.decode("utf-8", "replace").split("\n"):
                     entry = delivery.read_line(line)
-                    if entry is not None:
+                    if entry is not None and _gist(entry) not in self._recorded:
                         await self.record(entry)
                 reader.offset += len(complete)
 
@@ -329,3 +337,8 @@ class Closer:
             with contextlib.suppress(FileNotFoundError):
                 self._readers.pop(file.stat().st_ino, None)
                 file.unlink()
+
+
+def _gist(entry: Entry) -> Entry:
+    """What both witnesses say of one end in the same words."""
+    return replace(entry, details="", upstream_began=True)

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 #: Between two looks at a row that another Check is busy with. Seconds.
 POLL_SECONDS: Final = 0.025
 
+#: That a client left, or how its answer ended, is known within this time to the authz beside its Envoy.
+_NOTICED_MS: Final = 500
+
 _BUSY: Final = verdicts.in_progress("An earlier payment for this request is still being settled.")
 
 
@@ -47,15 +50,26 @@ class Credits:
         with self._patience.waiting(verified.payer or "", self.times.in_progress_wait) as seconds:
             deadline = asyncio.get_running_loop().time() + seconds  # for all rows together
             for row in rows:
-                settled = await self._if_retry(case, row, deadline)
-                if isinstance(settled, Deny):
-                    return settled
-                if settled is None or settled.state is not State.CREDIT:
-                    continue
-                taken = await self._take(case, verified, settled)
+                taken = await self._from(row, case, verified, deadline)
                 if taken is not None:
                     return taken
         return None
+
+    async def _from(
+        self, row: Payment, case: Case, verified: Verified, deadline: float
+    ) -> Allow | Deny | Payment | None:
+        """What one unfinished row gives; None: nothing."""
+        while True:
+            settled = await self._if_retry(case, row, deadline)
+            if settled is None or isinstance(settled, Deny):
+                return settled
+            taken = await self._take(case, verified, settled)
+            if taken is not None:
+                return taken
+            found = await self.ledger.get(settled.id)
+            if found is None or found.version == settled.version:
+                return None  # nothing is left of it
+            row = found  # somebody was faster: an attempt that may be taken back, and then it is owed again
 
     async def _candidates(self, case: Case, verified: Verified) -> list[Payment]:
         """Unfinished rows of this payer that would pay for this request, credits first."""
@@ -124,19 +138,21 @@ class Credits:
         return row
 
     async def _speaks(self, case: Case, row: Payment) -> bool:
-        """Whether the process that let a delivery through lives: it is us, or has said so since this challenge."""
+        """Whether Envoy has heard who let a delivery through: it is us, it has lived since this challenge, or it
+        left in order, with all its answers given."""
         if row.lease_owner == self.settler.owner:
             return True
         word = await self.ledger.data_plane(row.lease_owner)
-        return word is not None and word.seen_at > case.bound.minted_at
+        return word is not None and (word.ended or word.seen_at > case.bound.minted_at + _NOTICED_MS)
 
     async def _waited_for(self, case: Case, row: Payment, deadline: float) -> Payment | Deny | None:
         """Of a settlement under way: whether its Check still waits, so that this is a parallel call.
 
-        Where it is another process's, a word of that process is waited for that is newer than this challenge: it
-        would have noted by then that whoever asked has left. A process that died says nothing.
+        Ours is noted in a moment where it does not. Where it is another process's, a word of that process is
+        waited for that is newer than this challenge: it would have noted by then that whoever asked has left. A
+        process that died says nothing.
         """
-        if row.lease_owner == self.settler.owner or case.bound.minted_at < row.created_at:
+        if case.bound.minted_at < row.created_at or self.settler.waits(row):
             return None
         loop = asyncio.get_running_loop()
         while True:
@@ -144,7 +160,8 @@ class Credits:
             row = await self.ledger.get(row.id) or row
             if row.state is not State.SETTLING or row.check_ended or await self._over(row):
                 return await self._if_retry(case, row, deadline)
-            if word is not None and word.seen_at > case.bound.minted_at:
+            others = row.lease_owner != self.settler.owner
+            if others and word is not None and word.seen_at > case.bound.minted_at + _NOTICED_MS:
                 return None
             if loop.time() >= deadline:
                 return _BUSY
@@ -178,6 +195,9 @@ class Credits:
         return await self.ledger.get(row.id) or row
 
     async def _take(self, case: Case, verified: Verified, row: Payment) -> Allow | Payment | None:
+        """None: it is not to be had, or not any more."""
+        if row.state is not State.CREDIT:
+            return None
         now = await self.ledger.now()
         following = transitions.delivering(row, now, case.lease(now), case.idempotency_hash)
         if following is None:

@@ -232,6 +232,8 @@ class Gate:
         try:
             result = await self.settler.settle(settlement, verified, replacing)
         except ClaimLost:
+            if case.waiter.gone:
+                return verdicts.unknown()
             row = await self.ledger.get(case.presented.challenge.id)
             if row is not None and row != replacing:
                 return await self._known(case, row)

@@ -133,7 +133,7 @@ async def run(settings: Settings) -> None:
         for method in methods.values():
             stack.push_async_callback(method.aclose)
         owner = f"{settings.slot}/{secrets.token_hex(8)}"
-        closer = Closer(ledger, settings.outcomes_dir, counters, settings.times)
+        closer = Closer(ledger, settings.outcomes_dir, counters, settings.times, owner)
         settler = Settler(ledger, methods, owner, counters, settings.times)
         await settler.remember(watched.pricing.networks)
         watched.on_change(lambda: _remember(settler, watched))
@@ -192,6 +192,9 @@ async def run(settings: Settings) -> None:
         await server.stop(grace)
         _unlink_ours(settings.socket, listening)
         await settler.aclose(grace)
+        if not settler.busy:
+            with contextlib.suppress(LedgerUnavailable):
+                await ledger.end_data_plane(owner)  # every Check was answered: what it let through is on its way
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

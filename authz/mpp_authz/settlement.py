@@ -100,7 +100,11 @@ class _Claim:
             row = replace(row, version=self.replacing.version + 1)
         if won:
             self.row = row
-            if self.waiter.gone:  # it left while we wrote, and found no row to say so in
+            if self.waiter.gone and row.mode == "pull":
+                # It left while we wrote. It may have asked again, found no row, and paid with another credential.
+                await advance(self.ledger, row, transitions.given_up)
+                won = False
+            elif self.waiter.gone:  # the money has moved: only that nobody waits is left to say
                 await advance(self.ledger, row, transitions.check_ended)
         self.lost = not won
         return won
@@ -147,6 +151,8 @@ class Settler:
     _offsets: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(500)))
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _resolving: dict[str, asyncio.Task[Payment | None]] = field(default_factory=dict)
+    _claims: dict[str, _Claim] = field(default_factory=dict)  # settlements that run, by payment
+    _unsaid: int = 0  # Checks that ended, and their rows do not say so yet
     _known: dict[str, Network] = field(default_factory=dict)  # "<name>/<chain id>", as remembered
     _to_remember: tuple[Network, ...] = ()
 
@@ -175,14 +181,22 @@ class Settler:
     async def beat(self, delivers: bool = False) -> None:
         """Tell the store that this process lives, while others may ask it of a settlement of ours, or (`delivers`)
         of a delivery."""
+        if self._unsaid or self.unwritten:
+            return  # who reads our word believes that we have nothing else to say
         if self.busy or delivers:
             await self.ledger.beat((self.owner,))
+
+    def waits(self, row: Payment) -> bool:
+        """Whether a settlement is ours, and its Check still waits."""
+        claim = self._claims.get(row.id)
+        return claim is not None and claim.holds(row) and not claim.waiter.gone
 
     async def check_ended(self, waiter: Waiter) -> None:
         """Nobody waits for a settlement any more: a retry of the payer may have its outcome."""
         waiter.gone = True
         if waiter.challenge_id is None:
             return
+        self._unsaid += 1
         try:
             row = await self.ledger.get(waiter.challenge_id)
             if row is not None:
@@ -192,6 +206,8 @@ class Settler:
                 self.unwritten.later(
                     waiter.challenge_id, lambda row, _: transitions.check_ended(row), uncertain=True
                 )
+        finally:
+            self._unsaid -= 1
 
     async def settle(
         self, settlement: Settlement, verified: Verified, replacing: Payment | None = None
@@ -206,6 +222,16 @@ class Settler:
         """
         row, lease = self._row(settlement, verified), self.lease(self.times.settling_lease)
         claim = _Claim(self.ledger, row, replacing, settlement.waiter, lease)
+        self._claims[row.id] = claim
+        try:
+            return await self._settle(claim, settlement, verified)
+        finally:
+            if self._claims.get(row.id) is claim:
+                del self._claims[row.id]
+
+    async def _settle(
+        self, claim: _Claim, settlement: Settlement, verified: Verified
+    ) -> Payment | methods.Refused | methods.Unavailable:
         loop = asyncio.get_running_loop()
         begun, result = loop.time(), "error"
         try:
@@ -348,7 +374,9 @@ class Settler:
         else:
             found = await method.lookup(row.reference, row.valid_before, network)
         if isinstance(found, methods.NotYet):
-            raw = row.envelope or (method.raw(settlement.credential) if settlement is not None else None)
+            # Nobody sends for who has left: it may have paid with another credential meanwhile.
+            waits = settlement is not None and not settlement.waiter.gone
+            raw = row.envelope or (method.raw(settlement.credential) if settlement is not None and waits else None)
             if raw is not None and row.mode == "pull":
                 if row.state is State.SETTLING:
                     # Said before it is sent: whoever claimed it may live, and believe that nothing was.

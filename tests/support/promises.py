@@ -462,6 +462,15 @@ class World:
                 await asyncio.sleep(0.001)
 
 
+async def listening(gate: Gate, clock: Clock, seconds: float) -> None:
+    """Time passes while a process hears of other machines' Envoys, and can say that it would have."""
+    until = clock.ms + round(seconds * 1000)
+    while clock.ms < until:
+        await gate.closer.beat()
+        clock.later(min(gate.closer.times.beat, (until - clock.ms) / 1000))
+    await gate.closer.beat()
+
+
 def make_gate(
     folder: Path,
     clock: Clock,
@@ -473,7 +482,7 @@ def make_gate(
 ) -> Gate:
     counters = Metrics()
     # Checks are made to wait for moments; leases and the like are as long as they are for real.
-    closer = Closer(ledger, folder, counters)
+    closer = Closer(ledger, folder, counters, owner=owner)
     settler = Settler(ledger, {rail.name: rail}, owner, counters)
     return Gate(terms, ledger, {rail.name: rail}, settler, closer, counters, times)
 

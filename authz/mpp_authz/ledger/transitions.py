@@ -184,11 +184,14 @@ def lease_over(row: Payment, now: int) -> Payment | None:
     return ended(row, Outcome(row.attempt, delivered=False, fault=True, status=0, flags="NO_NEWS"), now)
 
 
-def renewed(row: Payment, attempt: int, until: int) -> Payment | None:
-    """A streaming delivery is alive: its lease goes on."""
-    if row.state is not State.DELIVERING or row.attempt != attempt or until <= row.lease_until:
+def renewed(row: Payment, attempt: int, until: int, owner: str = "") -> Payment | None:
+    """A delivery is alive: its lease goes on, and is `owner`'s, who heard so from its Envoy."""
+    if row.state is not State.DELIVERING or row.attempt != attempt:
         return None
-    return replace(row, lease_until=until)
+    heir = owner or row.lease_owner
+    if until <= row.lease_until and heir == row.lease_owner:
+        return None
+    return replace(row, lease_until=max(until, row.lease_until), lease_owner=heir)
 
 
 def life_over(row: Payment, now: int) -> Payment | None:
