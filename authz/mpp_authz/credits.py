@@ -195,8 +195,8 @@ class Credits:
         return await self.ledger.get(row.id) or row
 
     async def _take(self, case: Case, verified: Verified, row: Payment) -> Allow | Payment | None:
-        """None: it is not to be had, or not any more."""
-        if row.state is not State.CREDIT:
+        """None: it is not to be had, or nobody waits for it any more."""
+        if row.state is not State.CREDIT or case.waiter.gone:
             return None
         now = await self.ledger.now()
         following = transitions.delivering(row, now, case.lease(now), case.idempotency_hash)
