@@ -264,7 +264,9 @@ async def test_a_retry_of_a_settlement_whose_process_died_takes_its_credit(world
 async def test_after_a_crash_the_check_that_is_asked_again_comes_before_a_parallel_call(world: World) -> None:
     world.rail.stop("after send")
     old = world.pay(await world.challenge())
-    await world.present(old)  # its process dies; Envoy, for a client that waits, asks the next one again
+    world.gate.times = replace(world.gate.times, settle_wait=60.0)
+    died = asyncio.create_task(world.present(old))  # Envoy, for a client that waits, asks the next one again
+    await world.rail.reached("after send")
     world.rail.forget()
     other = world.another("authz-0/boot-2")
     other.times = replace(other.times, in_progress_wait=5.0, settle_wait=9.0)
@@ -280,6 +282,8 @@ async def test_after_a_crash_the_check_that_is_asked_again_comes_before_a_parall
     assert again.payment == read(old)
     assert isinstance(await parallel, Allow)
     assert world.rail.settlements() == 2
+    died.cancel()
+    await asyncio.gather(died, return_exceptions=True)
 
 
 async def test_a_sponsored_payment_that_starts_again_takes_no_credit_and_settles(world: World) -> None:

@@ -91,6 +91,7 @@ class Closer:
     _recorded: OrderedDict[Entry, None] = field(default_factory=OrderedDict)
     _told: tuple[frozenset[str], int] | None = None  # the Envoys we last called alive, and when
     _listening_since: int = 0  # when we began to hear of other machines' Envoys, without a gap since
+    _out: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)  # attempts that are under way
     _delivers_until: int = 0  # the last lease of the attempts that this process began
 
     def __post_init__(self) -> None:
@@ -122,8 +123,10 @@ class Closer:
                 self.ledger, row, lambda r: transitions.renewed(r, entry.attempt, until, self.owner)
             )
             if heard is not None and heard.lease_owner == self.owner:
+                self._note_out(heard.id, heard.attempt)
                 self._delivers_until = max(self._delivers_until, heard.lease_until)
             return
+        self._out.pop((entry.payment, entry.attempt), None)
         outcome = delivery.judge(entry, streaming=row.streaming)
         now = await self.ledger.now()
         written = await advance(self.ledger, row, lambda r: transitions.ended(r, outcome, now))
@@ -155,7 +158,19 @@ class Closer:
 
     def let_through(self, request: str, begun: Begun) -> bool:
         """Note that a Check lets this request through. False: the request has ended already, without an answer."""
-        return not request or self._calls.let_through(request, begun)
+        if request and not self._calls.let_through(request, begun):
+            return False
+        self._note_out(begun.payment, begun.attempt)
+        return True
+
+    def is_out(self, row: Payment) -> bool:
+        """Whether Envoy was told by us to deliver this attempt, or told us that it does."""
+        return (row.id, row.attempt) in self._out
+
+    def _note_out(self, payment: str, attempt: int) -> None:
+        self._out[payment, attempt] = None
+        if len(self._out) > _REMEMBERED:
+            self._out.popitem(last=False)
 
     async def unanswered(self, request: str) -> None:
         """A request ended before its Check's answer came, as far as Envoy knows: it had no payment. Where that

@@ -141,7 +141,7 @@ class Credits:
         """Whether Envoy has heard who let a delivery through: it is us, it has lived since this challenge, or it
         left in order, with all its answers given."""
         if row.lease_owner == self.settler.owner:
-            return True
+            return self.closer.is_out(row)
         word = await self.ledger.data_plane(row.lease_owner)
         return word is not None and (word.ended or word.seen_at > case.bound.minted_at + _NOTICED_MS)
 

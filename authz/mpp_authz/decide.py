@@ -88,11 +88,12 @@ class Gate:
 
     async def _afterwards(self, task: "asyncio.Task[Verdict]", waiter: Waiter) -> None:
         """What is left to write when nobody waits: that nobody does, and that nothing went to the upstream."""
-        if not task.done():
-            await self.settler.check_ended(waiter)
-        verdict = await task
-        if isinstance(verdict, Allow):
-            await self.closer.not_sent(self._begun(verdict))
+        with self.settler.telling():
+            if not task.done():
+                await self.settler.check_ended(waiter)
+            verdict = await task
+            if isinstance(verdict, Allow):
+                await self.closer.not_sent(self._begun(verdict))
 
     async def _guarded(self, request: Request, waiter: Waiter) -> Verdict:
         try:
@@ -100,7 +101,8 @@ class Gate:
         except LedgerUnavailable as error:
             log.error("ledger unavailable", extra={"error": str(error)})
             if waiter.claimed:
-                await self.settler.check_ended(waiter)
+                with self.settler.telling():
+                    await self.settler.check_ended(waiter)
             return verdicts.unavailable(f"The payment ledger cannot be reached. {verdicts.PRESENT_AGAIN}")
 
     async def _check(self, request: Request, waiter: Waiter) -> Verdict:

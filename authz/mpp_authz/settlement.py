@@ -6,6 +6,7 @@ written once it is back.
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
@@ -152,7 +153,7 @@ class Settler:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _resolving: dict[str, asyncio.Task[Payment | None]] = field(default_factory=dict)
     _claims: dict[str, _Claim] = field(default_factory=dict)  # settlements that run, by payment
-    _unsaid: int = 0  # Checks that ended, and their rows do not say so yet
+    _unsaid: int = 0  # Checks that ended, and their rows may not say so yet
     _known: dict[str, Network] = field(default_factory=dict)  # "<name>/<chain id>", as remembered
     _to_remember: tuple[Network, ...] = ()
 
@@ -186,6 +187,15 @@ class Settler:
         if self.busy or delivers:
             await self.ledger.beat((self.owner,))
 
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """We have something to write about a payment, and give no word before it is written."""
+        self._unsaid += 1
+        try:
+            yield
+        finally:
+            self._unsaid -= 1
+
     def waits(self, row: Payment) -> bool:
         """Whether a settlement is ours, and its Check still waits."""
         claim = self._claims.get(row.id)
@@ -196,7 +206,6 @@ class Settler:
         waiter.gone = True
         if waiter.challenge_id is None:
             return
-        self._unsaid += 1
         try:
             row = await self.ledger.get(waiter.challenge_id)
             if row is not None:
@@ -206,8 +215,6 @@ class Settler:
                 self.unwritten.later(
                     waiter.challenge_id, lambda row, _: transitions.check_ended(row), uncertain=True
                 )
-        finally:
-            self._unsaid -= 1
 
     async def settle(
         self, settlement: Settlement, verified: Verified, replacing: Payment | None = None

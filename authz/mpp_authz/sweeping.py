@@ -58,7 +58,8 @@ class Sweeper:
     async def _beat(self) -> None:
         await self.closer.beat()
         await self.closer.catch_up()  # before our own word: who reads it believes that we have nothing else to say
-        await self.settler.beat(self.closer.delivers)
+        if not self.closer.unwritten:
+            await self.settler.beat(self.closer.delivers)
 
     async def round(self) -> None:
         """One look at everything that is due."""
