@@ -11,8 +11,8 @@ from ledgers import payment
 
 from mpp_authz.ledger import State, transitions
 from mpp_authz.methods import Transfer
-from mpp_operator import balance
-from mpp_operator.balance import Finding, Group, Kind, Row, Rules
+from mpp_operator.reconcile import balance
+from mpp_operator.reconcile.balance import Finding, Group, Kind, Row, Rules
 
 CHAIN = 7
 ROW = Row("c1", State.DELIVERED, CHAIN, "0x01", "0xc0", "0xaa", 50, "0xbb")

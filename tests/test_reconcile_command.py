@@ -16,7 +16,8 @@ from nodes import CHAIN_ID, GENESIS, PAYER, RECIPIENT, TOKEN, Node
 from mpp_authz import pricing
 from mpp_authz.ledger import Payment, RefusedTransfer, State, stores
 from mpp_authz.ledger.sqlite import SQLiteLedger
-from mpp_operator import cli, piles, reconcile
+from mpp_operator import cli, reconcile
+from mpp_operator.reconcile import audit, piles
 
 #: When the ledger was made, in its own milliseconds.
 BORN = GENESIS * 1000
@@ -242,7 +243,7 @@ def test_only_so_many_of_each_kind_are_listed_and_all_are_counted(run: Command, 
 
 
 def test_more_rows_than_a_page_are_read_and_kept_on_the_disk(run: Command, node: Node) -> None:
-    count = reconcile._PAGE * 2 + 1
+    count = audit.PAGE * 2 + 1
     for number in range(1, count + 1):
         node.pay(f"0x{number:x}", 50, challenge=f"c{number:x}")
     node.finalized = node.head
@@ -286,7 +287,7 @@ def test_open_and_failed_rows_are_read_as_well(run: Command, node: Node) -> None
 def test_so_many_failed_rows_that_some_are_left_out_are_told(
     run: Command, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile, "_MOST", 2)
+    monkeypatch.setattr(audit, "MOST", 2)
 
     _, out, _ = run([row(f"c{n}", State.FAILED, created_at=n) for n in range(1, 4)])
 
@@ -301,7 +302,7 @@ def test_a_temporary_folder_that_is_full_is_an_error(
             super().__init__()
             self._file.execute("PRAGMA max_page_count = 4")  # SQLite's own error, without filling a disk
 
-    monkeypatch.setattr(reconcile, "Piles", Narrow)
+    monkeypatch.setattr(audit, "Piles", Narrow)
 
     code, out, err = run([row(f"c{number:x}") for number in range(1, 100)])
 
@@ -534,7 +535,7 @@ def test_a_method_that_cannot_be_audited_is_an_error(
         async def aclose(self) -> None:
             pass
 
-    monkeypatch.setattr(reconcile, "_method", lambda name: Barter())  # no such method is built in
+    monkeypatch.setattr(audit, "_method", lambda name: Barter())  # no such method is built in
 
     code, _, err = run([row("c1")], networks={"net/7": network(node, method="barter")})
 

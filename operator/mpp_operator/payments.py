@@ -9,12 +9,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, stores
-from mpp_operator import reconcile, statedir
+from mpp_operator import reconcile, statedir, tables
 from mpp_operator.artifacts import secrets
 from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, Failure
 
@@ -84,9 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out the command and give its exit code: 0 done, 1 no such payment or a wrong argument, 3 no ledger."""
+    """Carry out the command and give its exit code: 0 done, 1 no such payment, a wrong argument, or books that are
+    not balanced, 3 no ledger or no chain that tells."""
     if (args.what == "show") != (args.id is not None):
-        return _fail("payments: expected `list`, or `show` with the challenge id of a payment", WRONG_INPUT)
+        return _fail(
+            "payments: expected `list`, `reconcile`, or `show` with the challenge id of a payment", WRONG_INPUT
+        )
     try:
         return asyncio.run(_run(args, address(args)))
     except Failure as failure:
@@ -146,7 +148,7 @@ async def _show(ledger: Ledger, payment_id: str, as_json: bool) -> int:
         _print(json.dumps(document, indent=2))
     else:
         width = max(map(len, document))
-        _print("\n".join(f"{name:<{width}}  {_cell(value)}" for name, value in document.items()))
+        _print("\n".join(f"{name:<{width}}  {tables.cell(value)}" for name, value in document.items()))
     return DONE
 
 
@@ -229,7 +231,9 @@ def render(
             for payment in payments
         ]
         parts.append(
-            _table(("CREATED", "STATE", "ROUTE", "AMOUNT", "NETWORK", "PAYER", "ATTEMPT", "STATUS", "ID"), rows)
+            tables.render(
+                ("CREATED", "STATE", "ROUTE", "AMOUNT", "NETWORK", "PAYER", "ATTEMPT", "STATUS", "ID"), rows
+            )
         )
     else:
         parts.append("No payments.")
@@ -240,7 +244,7 @@ def render(
         ]
         parts.append(
             "Transfers that reached you and were refused; paying them back is your decision:\n"
-            + _table(("AT", "ROUTE", "NETWORK", "REFERENCE", "REASON"), transfers)
+            + tables.render(("AT", "ROUTE", "NETWORK", "REFERENCE", "REASON"), transfers)
         )
     total = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
     sums = "; ".join(
@@ -251,25 +255,8 @@ def render(
     return "\n\n".join(parts)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [tuple(head), *(tuple(_cell(value) for value in row) for row in rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def _cell(value: Any) -> str:
-    """One line of printable text: what a payer sent must not move a terminal's cursor."""
-    if value is None or value == "":
-        return "-"
-    return "".join(char if char.isprintable() else "?" for char in str(value))
-
-
 def _moment(unix_ms: int | None) -> str | None:
-    if not unix_ms:
-        return None
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return tables.moment(unix_ms) if unix_ms else None
 
 
 def _camel(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from mpp_authz.ledger import State
 from mpp_authz.methods import Transfer
-from mpp_operator.balance import Group, Row
+from mpp_operator.reconcile.balance import Group, Row
 
 _values_of_row: Final = attrgetter(*(field.name for field in fields(Row)))
 _values_of_transfer: Final = attrgetter(*(field.name for field in fields(Transfer)))
