@@ -128,9 +128,10 @@ class Credits:
             # A challenge minted before the row's Check was answered is a parallel call's.
             if case.bound.minted_at < max(row.answered_at or 0, row.minted_at):
                 return None
+            late = loop.time() >= deadline  # asked before: what is decided then has heard all there was by then
             row = await self.closer.heard_out(row)
             if row.state is State.DELIVERING:
-                if loop.time() >= deadline:
+                if late:
                     # No news while its Envoy lives: the answer is still going out. But what a process said that
                     # died may have been heard by nobody, and then nothing is on its way.
                     return None if await self._speaks(case, row) else _BUSY
