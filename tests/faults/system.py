@@ -262,9 +262,11 @@ class Gateways:
         await asyncio.gather(*(self._heal(replica) for replica in self.replicas))
 
     async def _heal(self, replica: Replica) -> None:
-        await self.revive(replica.number)
         deadline = time.monotonic() + HEAL_LIMIT
-        while not await self._serves(replica):
+        while True:
+            await self.revive(replica.number)  # again: one that was killed just now may not be gone yet
+            if await self._serves(replica):
+                break
             if time.monotonic() > deadline:
                 raise TimeoutError(f"gateway {replica.number} does not serve again:\n{self.logs()[-4000:]}")
             await asyncio.sleep(0.05)
