@@ -397,17 +397,18 @@ class Settler:
                 waiter = settlement.waiter if settlement is not None else None
                 if waiter is not None:
                     waiter.claimed = True
-                return await self._written(row, self._as_settled(found, waiter))
+                return await self._written(row, _only_of(row.reference, self._as_settled(found, waiter)))
             case methods.Never(reason):
-                return await self._written(row, lambda r, _: transitions.failed(r, reason))
+                never = _only_of(row.reference, lambda r, _: transitions.failed(r, reason))
+                return await self._written(row, never)
             case methods.NotYet():
                 return await self._open(row, "not on the chain yet")
         await self._open(row, "the chain cannot be asked")
         return None
 
     async def _open(self, row: Payment, reason: str) -> Payment:
-        """Nobody knows yet. The longer it is open, the rarer the chain is asked without a payer asking us."""
-        return await self._written(row, lambda r, now: _opened(r, now, reason))
+        """Write that nobody knows yet."""
+        return await self._written(row, _only_of(row.reference, lambda r, now: _opened(r, now, reason)))
 
     async def outcome(self, row: Payment, settlement: Settlement | None, seconds: float) -> Payment:
         """Resolve until the outcome is known or the time is up; the row as it is then."""
@@ -478,6 +479,12 @@ def _made_on(row: Payment, known: Mapping[str, Network]) -> Network | None:
         return exact or (legacy if legacy is not None and legacy.chain_id == row.chain_id else None)
     named = {network.chain_id: network for network in known.values() if network.name == row.network}
     return known.get(row.network) or (next(iter(named.values())) if len(named) == 1 else None)
+
+
+def _only_of(reference: str | None, step: TimedStep) -> TimedStep:
+    """What the chain's answer about a transaction leads to, while the row is that transaction's: when a node
+    answers late, the row of a failed payment may be another's."""
+    return lambda row, now: step(row, now) if row.reference == reference else None
 
 
 def _opened(row: Payment, now: int, reason: str) -> Payment | None:
