@@ -240,6 +240,18 @@ def test_an_attempt_is_taken_back_by_its_own_lease_where_it_matters() -> None:
     assert transitions.not_sent(row, 1, LEASE.owner, NOW + 5) is not None
 
 
+def test_a_credential_that_takes_a_credit_leaves_a_row_that_names_no_transaction() -> None:
+    row = replace(ROWS[State.CREDIT], reference="0x1", version=4)
+
+    spent = transitions.spent(
+        row, NOW, challenge_id="c2", credential_hash="h2", payer="0xbb", valid_before=9, minted_at=8
+    )
+
+    assert (spent.id, spent.state, spent.paid_by, spent.reference) == ("c2", State.SPENT, row.id, None)
+    assert (spent.credential_hash, spent.created_at, spent.version) == ("h2", NOW, 0)
+    assert spent.binding == row.binding
+
+
 class Paths(RuleBasedStateMachine):
     """Any events in any order, news of any attempt among them."""
 

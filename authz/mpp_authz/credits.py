@@ -203,18 +203,14 @@ class Credits:
         following = transitions.delivering(row, now, case.lease(now), case.idempotency_hash)
         if following is None:
             return None
-        spent = replace(
+        spent = transitions.spent(
             row,
-            id=case.presented.challenge.id,
-            state=State.SPENT,
+            now,
+            challenge_id=case.presented.challenge.id,
             credential_hash=case.presented.fingerprint,
             payer=verified.payer,
-            reference=None,
             valid_before=verified.valid_before,
             minted_at=case.bound.minted_at,
-            created_at=now,
-            paid_by=row.id,
-            version=0,
         )
         if not await self.closer.begin(row, following, spent):
             return await self.ledger.get(case.presented.challenge.id)

@@ -20,8 +20,7 @@ from mpp_authz.credits import POLL_SECONDS, Credits
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, transitions
 from mpp_authz.methods import Method, Verified
 from mpp_authz.metrics import Metrics
-from mpp_authz.patience import Patience
-from mpp_authz.patience import Times as Times  # by this name too: whoever makes a Gate gives it its times
+from mpp_authz.patience import Patience, Times
 from mpp_authz.pricing import RoutePrice
 from mpp_authz.problems import Kind
 from mpp_authz.quotes import Request

@@ -30,7 +30,7 @@ from mpp_authz import handover, logs, metrics, reload
 from mpp_authz.closing import Closer
 from mpp_authz.decide import Gate
 from mpp_authz.ledger import Ledger, LedgerUnavailable, State, stores
-from mpp_authz.methods import Method
+from mpp_authz.methods import ENTRY_POINTS, Method
 from mpp_authz.metrics import Metrics
 from mpp_authz.outcomes import AccessLog
 from mpp_authz.patience import Times
@@ -41,7 +41,6 @@ from mpp_authz.sweeping import Sweeper
 
 log = logging.getLogger(__name__)
 
-_METHODS_GROUP: Final = "mpp_gateway.methods"
 _RECURSION_LIMIT: Final = 1_000
 #: Rows whose amounts the metric of owed payments adds up at the most.
 _OWED_ROWS: Final = 10_000
@@ -167,9 +166,10 @@ async def run(settings: Settings) -> None:
         server, status = _server(gate, news, counters)
         listening = await _listen(server, settings.socket)
         serving.set()
+        sweeper = Sweeper(ledger, settler, closer)
         background = [
             asyncio.create_task(watched.watch(), name="watching the configuration"),
-            asyncio.create_task(Sweeper(ledger, settler, closer).run(), name="sweeping"),
+            asyncio.create_task(sweeper.run(), name="sweeping"),
         ]
         for task in background:
             task.add_done_callback(lambda ended: _ended(ended, stop))
@@ -192,9 +192,7 @@ async def run(settings: Settings) -> None:
         await server.stop(grace)
         _unlink_ours(settings.socket, listening)
         await settler.aclose(grace)
-        if not settler.busy:
-            with contextlib.suppress(LedgerUnavailable):
-                await ledger.end_data_plane(owner)  # every Check was answered: what it let through is on its way
+        await sweeper.leave()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -210,12 +208,10 @@ def _ended(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
 
 def _methods(secret: Callable[[str], str | None], clock: Callable[[], float]) -> dict[str, Method]:
     """Every installed payment method, by name. They read the store's clock, as everything about payments does."""
-    found = importlib.metadata.entry_points(group=_METHODS_GROUP)
+    found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     made = [point.load()(secret, clock) for point in found]
     if not made:
-        raise StartError(
-            f"no payment methods: expected entry points of {_METHODS_GROUP}; install mpp-gateway again"
-        )
+        raise StartError(f"no payment methods: expected entry points of {ENTRY_POINTS}; install mpp-gateway again")
     return {method.name: method for method in made}
 
 

@@ -35,7 +35,7 @@ import promises
 from memory_ledger import MemoryLedger
 from virtual_time import VirtualLoop
 
-from mpp_authz import challenge, decide, wire
+from mpp_authz import challenge, patience, wire
 from mpp_authz.challenge import Keyring
 from mpp_authz.decide import Gate
 from mpp_authz.delivery import Entry
@@ -80,7 +80,7 @@ LAWS: Final = {
     "liveness": "after everything is healed it comes to rest, and whoever asks again gets an answer that is final",
 }
 HEALED: Final = "--- healed"
-TIMES: Final = decide.Times(settle_wait=10.0, in_progress_wait=2.0)
+TIMES: Final = patience.Times(settle_wait=10.0, in_progress_wait=2.0)
 PAYERS: Final = (promises.ALICE, promises.BOB)
 
 #: Asked of no turnstile: they read what nothing but the clock changes.

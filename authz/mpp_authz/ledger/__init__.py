@@ -62,11 +62,11 @@ class Payment:
     expires_at: int = 0
     created_at: int = 0
     settled_at: int | None = None
-    answered_at: int | None = None  # when its last Check was answered
+    answered_at: int | None = None  # when its last Check let it through; before that, when it settled
     delivered_at: int | None = None
     lease_until: int = 0
     lease_owner: str = ""  # "<authz slot>/<boot id>": the process whose Check it is
-    check_ended: bool = False  # SETTLING, and nobody waits for it any more
+    check_ended: bool = False  # its first Check is over: nobody waits for its settlement, or is about to deliver
     data_plane: str = ""  # instance id of the Envoy that delivers
     request_id: str = ""  # that Envoy's own id of the HTTP request it delivers for
     attempt: int = 0  # deliveries begun
@@ -97,10 +97,11 @@ class RefusedTransfer:
 
 @dataclass(frozen=True, slots=True)
 class DataPlane:
-    """What the store knows of one Envoy, for authz processes that cannot read its outcome file themselves."""
+    """What the store knows of one Envoy, for authz processes that cannot read its outcome file themselves; or of
+    one of those processes, by its "<slot>/<boot id>"."""
 
-    seen_at: int  # when an authz beside it last said that it lives
-    ended: bool  # its outcome file was read to the end and it will write no more: what is open was not delivered
+    seen_at: int  # when an authz beside it, or the process itself, last said that it lives
+    ended: bool  # an Envoy's outcome file was read to the end and will not grow; a process gave all its answers
 
 
 #: How often one transfer is noted as refused.
@@ -159,11 +160,11 @@ class Ledger(Protocol):
         ...
 
     async def beat(self, data_planes: Collection[str]) -> None:
-        """These Envoys live, and their outcome files are read by us. One that ended stays ended."""
+        """These Envoys live, and we read their outcome files; or this process lives. What ended stays ended."""
         ...
 
     async def end_data_plane(self, data_plane: str) -> None:
-        """Its outcome file was read to the end, and it will write no more."""
+        """An Envoy's outcome file was read to the end, and it will write no more; or a process left in order."""
         ...
 
     async def data_plane(self, data_plane: str) -> DataPlane | None: ...

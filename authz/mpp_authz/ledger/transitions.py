@@ -130,6 +130,32 @@ def delivering(row: Payment, now: int, lease: Lease, idempotency_hash: str) -> P
     )
 
 
+def spent(
+    row: Payment,
+    now: int,
+    *,
+    challenge_id: str,
+    credential_hash: str,
+    payer: str | None,
+    valid_before: int | None,
+    minted_at: int,
+) -> Payment:
+    """The row of a challenge whose credential takes `row`'s credit. It names no transaction: none was sent."""
+    return replace(
+        row,
+        id=challenge_id,
+        state=State.SPENT,
+        credential_hash=credential_hash,
+        payer=payer,
+        reference=None,
+        valid_before=valid_before,
+        minted_at=minted_at,
+        created_at=now,
+        paid_by=row.id,
+        version=0,
+    )
+
+
 def asked_again(row: Payment, now: int, lease: Lease) -> Payment | None:
     """The same Envoy asks again for the same HTTP request: it never got the answer of the process that began this
     attempt, so nothing reached the upstream, and the attempt is ours to answer."""

@@ -1,14 +1,17 @@
-"""Payment methods: the seam. One module per method; found by entry points of the group `mpp_gateway.methods`.
+"""Payment methods: the seam. One module per method, found by the entry points of ENTRY_POINTS.
 
 A method knows how money moves. It knows nothing of routes, HTTP, the ledger's states or Envoy.
 """
 
 from collections.abc import AsyncIterator, Collection, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from mpp_authz.challenge import Challenge
 from mpp_authz.pricing import FeePayer, Network, Offer
+
+#: The group of entry points: a name and, behind it, what makes a Method of a sponsor's keys and a clock.
+ENTRY_POINTS: Final = "mpp_gateway.methods"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,8 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Block:
+    """A block, as every node that has it tells it."""
+
     number: int
     moment: int  # Unix seconds
     hash: str

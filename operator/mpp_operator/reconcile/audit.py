@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from mpp_authz import methods
 from mpp_authz.ledger import Ledger, Payment, State, transitions
 from mpp_authz.methods import Auditable, Block, History, HistoryUnavailable, Method, Transfer
 from mpp_operator import tables
@@ -263,7 +264,7 @@ class Audit:
 
 
 def _method(name: str) -> Method:
-    for entry in importlib.metadata.entry_points(group="mpp_gateway.methods", name=name):
+    for entry in importlib.metadata.entry_points(group=methods.ENTRY_POINTS, name=name):
         make: Callable[[Callable[[str], None]], Method] = entry.load()
         return make(lambda _: None)  # no sponsor's key: nothing is paid here
     raise Failure(WRONG_ENVIRONMENT, f"method {name!r}: expected it installed, found none of that name")

@@ -97,8 +97,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 
 
 async def migrate(name: str, connection: Any, clock: Callable[[], int]) -> None:
-    """In one transaction under a lock, so that of several processes that start at once one migrates and the
-    others wait. `connection` is asyncpg's."""
+    """Bring the schema up to date, in one transaction under a lock: of several processes that start at once one
+    migrates and the others wait. `connection` is asyncpg's.
+
+    Raises:
+        LedgerUnavailable: a newer program wrote it.
+    """
     found = await _version(connection)
     _refuse_newer(name, found)
     if found == len(MIGRATIONS):
@@ -126,6 +130,11 @@ async def migrate(name: str, connection: Any, clock: Callable[[], int]) -> None:
 
 
 async def check(name: str, connection: Any) -> None:
+    """See that the schema is this program's, and change nothing.
+
+    Raises:
+        LedgerUnavailable: it is older, newer, or not there.
+    """
     found = await _version(connection)
     _refuse_newer(name, found)
     if found < len(MIGRATIONS):
