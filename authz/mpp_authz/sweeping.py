@@ -5,6 +5,7 @@ is ended only by whoever may know that nothing more is heard of it.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -40,6 +41,15 @@ class Sweeper:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._for_ever(self.round, "sweeping"))
             tasks.create_task(self._for_ever(self._beat, "telling who lives"))
+
+    async def leave(self) -> None:
+        """Our last word: every Check was answered, and what it let through is on its way. Not where a write of
+        ours is open still, or may be: the end of its lease tells of that one."""
+        with contextlib.suppress(LedgerUnavailable):
+            await self.settler.write()
+            await self.closer.unwritten.write()
+            if not (self.settler.busy or self.settler.unwritten or self.closer.unwritten):
+                await self.ledger.end_data_plane(self.settler.owner)
 
     async def _for_ever(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         down = False
