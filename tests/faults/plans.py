@@ -14,8 +14,10 @@ from outside import Mood
 from system import Shape
 from witnesses import Mode
 
-#: Seeds in a row that share a shape, and may share a system.
+#: Seeds in a row that share a shape.
 TOGETHER: Final = 10
+#: Runs on one system: starting one takes as long as some of them.
+LONGEST: Final = 30
 #: One seed in so many plays with block time, and has a chain of its own.
 EXPIRY_EVERY: Final = 25
 
@@ -237,16 +239,16 @@ def _elsewhere(made: Plan, on: Shape) -> Plan:
 
 
 def batches(seeds: Sequence[int], on: Shape | None = None) -> Iterator[tuple[int, ...]]:
-    """Seeds that can share a system, in order; one that plays with block time is alone."""
-    batch: list[int] = []
+    """Seeds that can share a system; one that plays with block time is alone. A standby fails over once a batch, so
+    its batches are short."""
+    begun: dict[Shape, list[int]] = {}
     for seed in seeds:
-        fits = len(batch) < TOGETHER and (not batch or on is not None or shape(seed) == shape(batch[0]))
-        if batch and (expires(seed) or not fits):
-            yield tuple(batch)
-            batch = []
         if expires(seed):
             yield (seed,)
-        else:
-            batch.append(seed)
-    if batch:
-        yield tuple(batch)
+            continue
+        here = on or shape(seed)
+        batch = begun.setdefault(here, [])
+        batch.append(seed)
+        if len(batch) == (TOGETHER if here.store == "standby" else LONGEST):
+            yield tuple(begun.pop(here))
+    yield from map(tuple, begun.values())
