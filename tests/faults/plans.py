@@ -239,8 +239,8 @@ def _elsewhere(made: Plan, on: Shape) -> Plan:
 
 
 def batches(seeds: Sequence[int], on: Shape | None = None) -> Iterator[tuple[int, ...]]:
-    """Seeds that can share a system; one that plays with block time is alone. A standby fails over once a batch, so
-    its batches are short."""
+    """Seeds that can share a system; one that plays with block time is alone. A standby fails over once a batch,
+    so its batches are short."""
     begun: dict[Shape, list[int]] = {}
     for seed in seeds:
         if expires(seed):
