@@ -11,7 +11,7 @@ from ledgers import payment
 
 from mpp_authz.ledger import State, transitions
 from mpp_authz.methods import Transfer
-from mpp_operator.reconcile import balance
+from mpp_operator.reconcile import balance, piles
 from mpp_operator.reconcile.balance import Finding, Group, Kind, Row, Rules
 
 CHAIN = 7
@@ -241,12 +241,11 @@ def worlds(draw: st.DrawFn) -> tuple[list[Row], list[Transfer]]:
 
 def off(rows: Sequence[Row], transfers: Sequence[Transfer]) -> list[Finding]:
     """Everything that is not a match."""
-    return [
-        finding
-        for group in balance.groups(rows, transfers)
-        for finding in balance.compare(group, RULES)
-        if finding.kind is not Kind.MATCHED
-    ]
+    with piles.Piles() as kept:
+        kept.add_rows(rows)
+        kept.add_transfers(transfers)
+        found = [finding for group in kept.groups() for finding in balance.compare(group, RULES)]
+    return [finding for finding in found if finding.kind is not Kind.MATCHED]
 
 
 def settled(rows: Sequence[Row]) -> list[Row]:

@@ -5,10 +5,9 @@ million payments can be compared a handful at a time, in any order, and what is 
 another.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
@@ -117,22 +116,6 @@ def row_of(payment: Payment, chain_id: int) -> Row | None:
         payment.payer.lower() if payment.payer is not None else None,
         payment.lease_until,
     )
-
-
-def groups(
-    rows: Iterable[Row], transfers: Iterable[Transfer], refused: Collection[tuple[int, str]] = ()
-) -> Iterator[Group]:
-    """Everything sorted by transaction; for what fits into memory. `refused` are chain ids and references."""
-    by = attrgetter("chain_id", "reference")
-    for (chain_id, reference), entries in groupby(sorted([*rows, *transfers], key=by), key=by):
-        found = list(entries)
-        yield Group(
-            chain_id,
-            reference,
-            tuple(entry for entry in found if isinstance(entry, Row)),
-            tuple(entry for entry in found if isinstance(entry, Transfer)),
-            (chain_id, reference) in refused,
-        )
 
 
 def compare(group: Group, rules: Rules) -> tuple[Finding, ...]:
