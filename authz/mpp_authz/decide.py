@@ -20,7 +20,7 @@ from mpp_authz.credits import POLL_SECONDS, Credits
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, transitions
 from mpp_authz.methods import Method, Verified
 from mpp_authz.metrics import Metrics
-from mpp_authz.patience import Patience, Times
+from mpp_authz.patience import WAIT_IN_ALL, Patience, Times
 from mpp_authz.pricing import RoutePrice
 from mpp_authz.problems import Kind
 from mpp_authz.quotes import Request
@@ -46,7 +46,7 @@ class Gate:
     closer: Closer
     metrics: Metrics
     times: Times = field(default_factory=Times)
-    _patience: Patience = field(default_factory=Patience)  # by row
+    _patience: Patience = field(default_factory=lambda: Patience(WAIT_IN_ALL))  # by row
     _by_payer: Patience = field(default_factory=Patience)  # anybody may have a stream open
 
     async def check(self, request: Request) -> Verdict:
@@ -348,7 +348,8 @@ class Gate:
                 return await self._resolved(case, row, seconds)
             if row.state is State.DELIVERING:
                 row = await self.closer.heard_out(row)
-            if row.state not in (State.SETTLING, State.DELIVERING) or loop.time() >= deadline:
+            late = case.waiter.gone or loop.time() >= deadline
+            if late or row.state not in (State.SETTLING, State.DELIVERING):
                 return row
             await asyncio.sleep(POLL_SECONDS)
             row = await self.ledger.get(row.id) or row

@@ -8,6 +8,9 @@ from typing import Final
 #: Checks that wait for one thing. Whoever holds one answer back, or has one stream open, could else fill the lane
 #: of all who pay.
 WAIT_FOR_ONE: Final = 8
+#: Checks that wait for other Checks of their credentials, in all: a quarter of the lane (`paying_requests` of the
+#: bootstrap). Whoever has many streams open could else fill it, at no cost.
+WAIT_IN_ALL: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,21 @@ class Times:
 class Patience:
     """Counts who waits for what: eight wait, the others look once."""
 
+    in_all: int | None = None  # how many wait for anything; None: any number
     _waiting: dict[str, int] = field(default_factory=dict)
+    _patient: int = 0
 
     @contextlib.contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[float]:
         """How many of `seconds` may be waited: all, or none where many wait for the same already."""
         before = self._waiting.get(what, 0)
         self._waiting[what] = before + 1
+        waits = before < WAIT_FOR_ONE and (self.in_all is None or self._patient < self.in_all)
+        self._patient += waits
         try:
-            yield seconds if before < WAIT_FOR_ONE else 0.0
+            yield seconds if waits else 0.0
         finally:
+            self._patient -= waits
             self._waiting[what] -= 1
             if not self._waiting[what]:
                 del self._waiting[what]
