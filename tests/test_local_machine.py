@@ -111,6 +111,22 @@ def test_a_first_start_says_where_it_keeps_the_key_it_made(place: Place) -> None
     assert place.said.getvalue().count("made a signing key and keep it in") == 1
 
 
+@pytest.mark.parametrize(
+    ("environ", "told"), [({}, True), ({"MPP_SECRET_KEY": "a key for all of them, of 32 bytes"}, False)]
+)
+def test_a_first_start_on_a_postgresql_says_that_all_gateways_need_one_key(
+    place: Place, environ: dict[str, str], told: bool
+) -> None:
+    config = place.file.with_name("gateway.yaml")
+    config.write_text("store: {postgres: {urlFrom: {name: ledger, key: url}}}\n")
+    options = replace(place.ground.options, config=config)
+    environ = environ | {"LEDGER_URL": "postgresql://me:pw@db/x"}
+
+    inputs.read(replace(place.ground, options=options, environ=environ), place.out.say)
+
+    assert ("must sign with one key" in place.said.getvalue()) is told
+
+
 def test_a_signing_key_that_cannot_be_used_is_said(place: Place) -> None:
     (place.ground.state.root / "signing.key").write_text("short")
 

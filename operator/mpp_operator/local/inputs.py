@@ -68,7 +68,7 @@ def read(ground: Ground, say: Callable[[str], None]) -> Inputs:
     if found.names_keys:
         keys = tuple(_long_enough(source, values[source]) for source in sources.key_sources(found))
     else:
-        keys = (_signing_key(ground.state, given, say),)
+        keys = (_signing_key(ground.state, given, say, shared=found.config.postgres is not None),)
     inputs = Inputs(compiled, keys, sources.ledger_address(found, values, ground.state.root / LEDGER_NAME))
     try:
         _ = inputs.secret_files
@@ -92,13 +92,19 @@ def check_certificate(inputs: Inputs) -> None:
             )
 
 
-def _signing_key(state: statedir.State, given: str | None, say: Callable[[str], None]) -> str:
+def _signing_key(state: statedir.State, given: str | None, say: Callable[[str], None], *, shared: bool) -> str:
+    """`shared`: the store may be other gateways', too."""
     try:
         key, made = statedir.signing_key(state, given)
     except statedir.StateError as error:
         raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
     if made:
         say(f"made a signing key and keep it in {state.root / 'signing.key'} (or set MPP_SECRET_KEY)")
+        if shared:
+            say(
+                "every gateway on this PostgreSQL must sign with one key, or payers of one pay again at another: "
+                "set MPP_SECRET_KEY or challengeKeys for all of them"
+            )
     return key
 
 
