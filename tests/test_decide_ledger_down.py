@@ -243,7 +243,7 @@ async def test_a_network_that_could_not_be_remembered_is_remembered_later(tmp_pa
         moved = replace(NETWORK, chain_id=8)
         world.ledger.arm(1)
         with pytest.raises(LedgerUnavailable):
-            await world.gate.settler.remember({moved.name: moved})
+            await world.gate.settler.networks.remember({moved.name: moved})
         world.ledger.disarm()
 
         await Sweeper(world.ledger, world.gate.settler, world.gate.closer).round()

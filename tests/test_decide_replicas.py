@@ -306,7 +306,7 @@ async def test_an_open_payment_is_looked_up_on_the_chain_it_was_made_on(world: W
     await world.idle()
     row = await world.row(authorization)
     moved(world)
-    await world.gate.settler.remember(world.terms.networks)
+    await world.gate.settler.networks.remember(world.terms.networks)
     world.rail.include(row.reference or "")
     world.clock.later(70)  # past its last valid moment: a chain that never saw it would say never
 
@@ -321,39 +321,6 @@ async def test_an_open_payment_is_looked_up_on_the_chain_it_was_made_on(world: W
 
     assert isinstance(allowed, Allow)
     assert set(asked_of) == {7}
-
-
-@pytest.mark.parametrize(
-    ("chain_id", "remembered", "expected"),
-    [
-        (7, {"devnet/7": 7, "devnet/8": 8}, 7),
-        (8, {"devnet/7": 7, "devnet/8": 8}, 8),
-        (9, {"devnet/7": 7, "devnet": 8}, None),
-        (7, {"devnet": 7}, 7),
-        (0, {"devnet": 7, "devnet/8": 8}, 7),
-        (0, {"devnet/8": 8}, 8),
-        (0, {"devnet/7": 7, "devnet/8": 8}, None),
-        (7, {"other/7": 7}, None),
-    ],
-)
-async def test_a_network_is_remembered_by_its_name_and_its_chain(
-    world: World, chain_id: int, remembered: dict[str, int], expected: int | None
-) -> None:
-    row = ledgers.payment(network="devnet", chain_id=chain_id)
-    documents = {
-        key: f'{{"name":"{key.split("/")[0]}","method":"promise","chain_id":{chain},"rpc_urls":[]}}'
-        for key, chain in remembered.items()
-    }
-
-    class Remembers:
-        async def networks(self) -> dict[str, str]:
-            return documents
-
-    settler = replica(world).settler
-    settler.ledger = Remembers()  # type: ignore[assignment]
-    found = await settler.network(row)
-
-    assert (found and found.chain_id) == expected
 
 
 async def test_a_credit_on_the_chain_before_does_not_pay_on_this_one(world: World) -> None:

@@ -134,7 +134,7 @@ async def run(settings: Settings) -> None:
         owner = f"{settings.slot}/{secrets.token_hex(8)}"
         closer = Closer(ledger, settings.outcomes_dir, counters, settings.times, owner)
         settler = Settler(ledger, methods, owner, counters, settings.times)
-        await settler.remember(watched.pricing.networks)
+        await settler.networks.remember(watched.pricing.networks)
         watched.on_change(lambda: _remember(settler, watched))
         gate = Gate(
             terms=watched,
@@ -218,7 +218,7 @@ def _methods(secret: Callable[[str], str | None], clock: Callable[[], float]) ->
 def _remember(settler: Settler, watched: Watched) -> None:
     async def remember() -> None:
         try:
-            await settler.remember(watched.pricing.networks)
+            await settler.networks.remember(watched.pricing.networks)
         except LedgerUnavailable as error:  # the sweeper does it when the store is back
             log.error("networks not remembered", extra={"error": str(error)})
 

@@ -8,10 +8,9 @@ written once it is back.
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from mpp_authz import methods, quotes
@@ -19,6 +18,7 @@ from mpp_authz.challenge import Bound, Presented
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, State, transitions
 from mpp_authz.methods import Credential, Method, Quote, Verified
 from mpp_authz.metrics import Metrics
+from mpp_authz.networks import Networks
 from mpp_authz.patience import Times
 from mpp_authz.pricing import Network, RoutePrice
 from mpp_authz.unwritten import TimedStep, Unwritten, advance
@@ -149,16 +149,16 @@ class Settler:
     metrics: Metrics
     times: Times = field(default_factory=Times)
     unwritten: Unwritten = field(init=False)  # outcomes, claims of which nothing came, Checks that ended
+    networks: Networks = field(init=False)
     _offsets: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(500)))
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _resolving: dict[str, asyncio.Task[Payment | None]] = field(default_factory=dict)
     _claims: dict[str, _Claim] = field(default_factory=dict)  # settlements that run, by payment
     _unsaid: int = 0  # Checks that ended, and their rows may not say so yet
-    _known: dict[str, Network] = field(default_factory=dict)  # "<name>/<chain id>", as remembered
-    _to_remember: tuple[Network, ...] = ()
 
     def __post_init__(self) -> None:
         self.unwritten = Unwritten(self.ledger)
+        self.networks = Networks(self.ledger)
 
     # --- settling --------------------------------------------------------------------------------------
 
@@ -420,35 +420,12 @@ class Settler:
                 return row
             await asyncio.sleep(_POLL_SECONDS)
 
-    # --- networks --------------------------------------------------------------------------------------
-
     async def network(self, row: Payment, settlement: Settlement | None = None) -> Network | None:
         """The chain a payment was made on: today's network, or as it was when it was removed, or became another
         chain's, while payments were open on it."""
         if settlement is not None:
             return settlement.quote.network
-        found = _made_on(row, self._known)
-        if found is None:
-            documents = await self.ledger.networks()
-            self._known = {name: Network(**_fields(text)) for name, text in documents.items()}
-            found = _made_on(row, self._known)
-        return found
-
-    async def remember(self, networks: Mapping[str, Network]) -> None:
-        """Keep what networks are, so that one can be asked about open payments after it was removed.
-
-        Raises:
-            LedgerUnavailable: `write` does it when the store is back.
-        """
-        self._to_remember = tuple(networks.values())
-        await self._remember()
-
-    async def _remember(self) -> None:
-        while self._to_remember:
-            network, *rest = self._to_remember
-            key = f"{network.name}/{network.chain_id}"
-            await self.ledger.remember_network(key, json.dumps(asdict(network), sort_keys=True))
-            self._to_remember, self._known = tuple(rest), {}
+        return await self.networks.of(row)
 
     async def write(self) -> None:
         """Write what the store could not take while it was away.
@@ -457,28 +434,12 @@ class Settler:
             LedgerUnavailable: it still cannot.
         """
         await self.unwritten.write()
-        await self._remember()
+        await self.networks.write()
 
     async def aclose(self, grace_seconds: float) -> None:
         """Let settlements that run come to an end, for a bounded time."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_seconds)
-
-
-def _fields(text: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(text)
-    return document | {"rpc_urls": tuple(document["rpc_urls"])}
-
-
-def _made_on(row: Payment, known: Mapping[str, Network]) -> Network | None:
-    """A row's network among those remembered, by "<name>/<chain id>". A row older than chain ids was made on what
-    an older version remembered by the name alone, or on the only chain of that name."""
-    if row.chain_id:
-        legacy = known.get(row.network)
-        exact = known.get(f"{row.network}/{row.chain_id}")
-        return exact or (legacy if legacy is not None and legacy.chain_id == row.chain_id else None)
-    named = {network.chain_id: network for network in known.values() if network.name == row.network}
-    return known.get(row.network) or (next(iter(named.values())) if len(named) == 1 else None)
 
 
 def _only_of(reference: str | None, step: TimedStep) -> TimedStep:

@@ -423,7 +423,7 @@ class World:
                     self._boot(self.replicas[index])
                 assert self.replicas[0].process is not None
                 # Written at start, before anything is served: nothing to interleave with.
-                self._alone(self.replicas[0].process.gate.settler.remember(self.terms.networks))
+                self._alone(self.replicas[0].process.gate.settler.networks.remember(self.terms.networks))
                 yield self
             finally:
                 for replica in self.replicas:

@@ -504,7 +504,7 @@ async def make_world(
     store = await stores.open_ledger(store_url or f"sqlite:{folder / 'ledger.db'}", clock=clock)
     ledger: Any = FailingLedger(store) if failing else store
     gate = make_gate(folder, clock, rail, terms, ledger, owner)
-    await gate.settler.remember(terms.networks)
+    await gate.settler.networks.remember(terms.networks)
     world = World(folder, clock, rail, terms, ledger, gate)
     try:
         yield world

@@ -1,9 +1,8 @@
 """Which chain a row's network was when it was paid, and how that chain is asked."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from mpp_authz import pricing
+from mpp_authz import networks, pricing
 from mpp_operator.console import WRONG_ENVIRONMENT, Failure
 
 
@@ -14,7 +13,7 @@ class Networks:
         self._declared = declared
         self._chains: dict[int, pricing.Network] = {}
         self._names: dict[str, set[int]] = {}
-        old = {name: _network(name, text) for name, text in remembered.items()}
+        old = {name: _remembered(name, text) for name, text in remembered.items()}
         for network in (*old.values(), *reversed(declared)):
             self._chains[network.chain_id] = network
             self._names.setdefault(network.name, set()).add(network.chain_id)
@@ -50,11 +49,10 @@ class Networks:
         return iter(sorted(self._chains))
 
 
-def _network(name: str, text: str) -> pricing.Network:
+def _remembered(name: str, text: str) -> pricing.Network:
     try:
-        fields = json.loads(text)
-        return pricing.Network(**fields | {"rpc_urls": tuple(fields["rpc_urls"])})
-    except (ValueError, TypeError, KeyError) as error:
+        return networks.load(text)
+    except ValueError as error:
         raise Failure(
             WRONG_ENVIRONMENT, f"ledger: network {name!r}: expected what a network was, got other JSON"
         ) from error
