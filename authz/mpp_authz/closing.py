@@ -47,7 +47,8 @@ class Begun:
     owner: str
 
 
-#: Requests remembered by `_Calls`, each way. Envoy tells of an end within milliseconds.
+#: Requests remembered by `_Calls`, each way: Envoy tells of an end within milliseconds. Also attempts that are
+#: under way: of one that is forgotten a parallel call has to wait for news.
 _REMEMBERED: Final = 8192
 
 
@@ -56,10 +57,10 @@ class _Calls:
     """Requests that were let through, and requests that ended without an answer, by Envoy's request id: what is
     heard of first waits here for the other. A hint that saves the time of a lease, no witness."""
 
-    through: OrderedDict[str, "Begun"] = field(default_factory=OrderedDict)
+    through: OrderedDict[str, Begun] = field(default_factory=OrderedDict)
     unanswered: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
-    def let_through(self, request: str, begun: "Begun") -> bool:
+    def let_through(self, request: str, begun: Begun) -> bool:
         if request in self.unanswered:
             return False
         self.through[request] = begun
@@ -67,7 +68,7 @@ class _Calls:
             self.through.popitem(last=False)
         return True
 
-    def ended(self, request: str) -> "Begun | None":
+    def ended(self, request: str) -> Begun | None:
         found = self.through.pop(request, None)
         if found is None:
             self.unanswered[request] = None

@@ -40,9 +40,9 @@ class Credits:
     async def take(self, case: Case, verified: Verified) -> Allow | Deny | Payment | None:
         """A signed, unbroadcast payment by a payer to whom this very request is owed: take the credit instead.
 
-        None: nothing is owed, the new payment settles. A row: another Check of this credential was faster, and has
-        its answer. The old credit's delivery and the new challenge's row are written in one transaction, so
-        neither credential can be used twice.
+        None: nothing is owed, the new payment settles. Deny: whether something is owed cannot be known yet. A row:
+        another Check of this credential was faster, and has its answer. The old credit's delivery and the new
+        challenge's row are written in one transaction, so neither credential can be used twice.
         """
         rows = await self._candidates(case, verified)
         if not rows:
@@ -101,7 +101,8 @@ class Credits:
         return made_on == case.network.chain_id
 
     async def _if_retry(self, case: Case, row: Payment, deadline: float) -> Payment | Deny | None:
-        """Whether an unfinished row is what this request retries. None: it is a parallel call, which pays."""
+        """Whether an unfinished row is what this request retries: then the row at rest. None: it is a parallel
+        call's, or nothing comes of it, and the new payment settles. Deny: that cannot be known yet."""
         loop = asyncio.get_running_loop()
         row = await self._kept(case, await self._written(row), deadline)
         if row.state is State.CREDIT and row.attempt > 0 and case.bound.minted_at < (row.answered_at or 0):
@@ -132,15 +133,15 @@ class Credits:
             row = await self.closer.heard_out(row)
             if row.state is State.DELIVERING:
                 if late:
-                    # No news while its Envoy lives: the answer is still going out. But what a process said that
-                    # died may have been heard by nobody, and then nothing is on its way.
+                    # No news while its Envoy lives: the answer is still going out. But where it may never have
+                    # been told, nothing is on its way.
                     return None if await self._speaks(case, row) else _BUSY
                 await asyncio.sleep(POLL_SECONDS)
         return row
 
     async def _speaks(self, case: Case, row: Payment) -> bool:
-        """Whether Envoy has heard who let a delivery through: it is us, it has lived since this challenge, or it
-        left in order, with all its answers given."""
+        """Whether Envoy was told of a delivery for sure: by us; by a process that has lived since this challenge
+        was made; or by one that left in order, with all its answers given."""
         if row.lease_owner == self.settler.owner:
             return self.closer.is_out(row)
         word = await self.ledger.data_plane(row.lease_owner)

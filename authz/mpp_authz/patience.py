@@ -51,15 +51,15 @@ class Times:
 
 @dataclass(slots=True)
 class Patience:
-    """Counts who waits for what: eight wait, the others look once."""
+    """Counts who waits for what: WAIT_FOR_ONE wait for one thing, the others look once."""
 
-    in_all: int | None = None  # how many wait for anything; None: any number
+    in_all: int | None = None  # how many may wait for anything; None: any number
     _waiting: dict[str, int] = field(default_factory=dict)
     _patient: int = 0
 
     @contextlib.contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[float]:
-        """How many of `seconds` may be waited: all, or none where many wait for the same already."""
+        """How many of `seconds` may be waited: all, or none where many wait for the same, or in all, already."""
         before = self._waiting.get(what, 0)
         self._waiting[what] = before + 1
         waits = before < WAIT_FOR_ONE and (self.in_all is None or self._patient < self.in_all)

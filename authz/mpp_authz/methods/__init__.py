@@ -107,7 +107,7 @@ class Claim(Protocol):
 
     async def settling(self, reference: str, valid_before: int | None) -> bool:
         """The row is now SETTLING with this reference. False: the challenge or the transaction is claimed by
-        somebody else; send nothing."""
+        somebody else, or nobody waits for it any more; send nothing."""
         ...
 
     async def envelope(self, raw: str) -> bool:
