@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ledgers import payment
 
 from mpp_authz.ledger import State, transitions
-from mpp_authz.methods import Transfer
+from mpp_authz.methods.history import Transfer
 from mpp_operator.reconcile import balance, piles
 from mpp_operator.reconcile.balance import Finding, Group, Kind, Row, Rules
 

@@ -10,7 +10,8 @@ import nodes
 import pytest
 from nodes import CHAIN_ID, GENESIS, PAYER, RECIPIENT, TOKEN, Node
 
-from mpp_authz.methods import Auditable, Block, HistoryUnavailable, Transfer, _transfers
+from mpp_authz.methods import _transfers
+from mpp_authz.methods.history import Auditable, Block, HistoryUnavailable, Transfer
 from mpp_authz.methods.tempo import Tempo
 from mpp_authz.pricing import Network
 

@@ -28,7 +28,6 @@ MAX_SOCKET_FOLDER: Final = 70
 #: Shorter signing keys are refused at start.
 MIN_KEY_BYTES: Final = challenge.MIN_KEY_BYTES
 
-
 #: A name, and the inode of the file it was written into.
 _REPLICA: Final = re.compile(rb"([0-9a-f]{16}) ([0-9]+)\n")
 

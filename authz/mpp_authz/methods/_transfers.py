@@ -14,7 +14,8 @@ import httpx
 from mpp.methods.tempo import attribution
 from mpp.methods.tempo.intents import TRANSFER_TOPIC, TRANSFER_WITH_MEMO_TOPIC
 
-from mpp_authz.methods import Block, HistoryUnavailable, Transfer, _chain
+from mpp_authz.methods import _chain
+from mpp_authz.methods.history import Block, HistoryUnavailable, Transfer
 from mpp_authz.pricing import Network
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ _HASH: Final = re.compile(r"0x[0-9a-f]{64}")
 
 
 class TempoHistory:
-    """`methods.History` of one network. `pause` waits so many seconds before a failed question is asked again."""
+    """`History` of one network. `pause` waits so many seconds before a failed question is asked again."""
 
     def __init__(
         self,

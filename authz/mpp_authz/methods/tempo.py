@@ -19,7 +19,6 @@ from mpp.methods.tempo import _defaults as tempo_defaults
 from mpp_authz.methods import (
     Claim,
     Credential,
-    History,
     Never,
     NotYet,
     Quote,
@@ -40,6 +39,7 @@ from mpp_authz.methods import (
     _transfers,
     proof,
 )
+from mpp_authz.methods.history import History
 from mpp_authz.pricing import Network, Offer
 
 log = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class Tempo:
         return await _lookup.lookup(self._http, reference, valid_before, network)
 
     def history(self, network: Network) -> History:
-        """See `methods.Auditable`."""
+        """See `history.Auditable`."""
         return _transfers.TempoHistory(self._http, network)
 
     async def aclose(self) -> None:

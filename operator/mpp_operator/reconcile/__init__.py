@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mpp_authz.ledger import Ledger
-from mpp_authz.methods import HistoryUnavailable
+from mpp_authz.methods.history import HistoryUnavailable
 from mpp_operator import local_secrets
 from mpp_operator.console import DONE, WRONG_ENVIRONMENT, Failure
 from mpp_operator.reconcile import audit, declared, report

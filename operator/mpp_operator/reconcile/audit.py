@@ -16,7 +16,8 @@ from typing import Final
 
 from mpp_authz import methods
 from mpp_authz.ledger import Ledger, Payment, State, transitions
-from mpp_authz.methods import Auditable, Block, History, HistoryUnavailable, Method, Transfer
+from mpp_authz.methods import Method
+from mpp_authz.methods.history import Auditable, Block, History, HistoryUnavailable, Transfer
 from mpp_operator import tables
 from mpp_operator.console import WRONG_ENVIRONMENT, WRONG_INPUT, Failure
 from mpp_operator.reconcile import balance

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Final
 
 from mpp_authz.ledger import Payment, State, transitions
-from mpp_authz.methods import Transfer
+from mpp_authz.methods.history import Transfer
 
 #: Milliseconds past the end of its lease for which an open row may still be somebody's work.
 IDLE_MS: Final = 60_000

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from mpp_authz.ledger import State
-from mpp_authz.methods import Transfer
+from mpp_authz.methods.history import Transfer
 from mpp_operator.reconcile.balance import Group, Row
 
 _values_of_row: Final = attrgetter(*(field.name for field in fields(Row)))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpp_authz.methods import Block
+from mpp_authz.methods.history import Block
 from mpp_operator import tables
 from mpp_operator.reconcile import balance
 from mpp_operator.reconcile.balance import Finding, Kind
