@@ -56,6 +56,8 @@ class Sweeper:
         while True:
             try:
                 await work()
+                if down:
+                    log.warning("%s goes on: the ledger is there again", name)
                 down = False
             except LedgerUnavailable as error:
                 if not down:

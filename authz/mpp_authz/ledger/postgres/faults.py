@@ -1,5 +1,6 @@
 """What went wrong with the server, and what to do about it, in words that hold no password and no row."""
 
+import errno
 import os
 import socket
 import ssl
@@ -21,6 +22,8 @@ _FIXES: Final = {
     "25006": "the server is read-only, a standby perhaps; name the primary, or all hosts, in the address",
     "28": "the server refused user or password; correct them in the address",
     "3D000": "the database does not exist; create it, or name another in the address",
+    "42P01": "a table is not there, or the user may not see it; name the gateway's database and user, "
+    "or restore a copy",
     "42501": "the user may not do this; make it the owner of the database",
     "42704": "the address has an option that the server does not know; remove it",
     "42": "the database's schema is not what this program made, or a pooler between does not keep sessions; "
@@ -56,6 +59,17 @@ def explain(error: BaseException) -> str:
         return f"TLS failed ({reason}); check certificates and sslmode"
     if isinstance(error, socket.gaierror):
         return "the host's name is not known; correct the address, or check DNS"
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        if "root certificate" in str(error):
+            return "sslmode needs a file of the certificates to trust; add sslrootcert=FILE to the address"
+        return "the address has an option whose value cannot be used; correct it"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return (
+            f"a file is not there ({os.strerror(error.errno or errno.ENOENT)}); check sslrootcert, sslcert and "
+            "sslkey in the address, or that the server runs, if it names a socket"
+        )
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return "the server has no TLS, and the address asks for it; switch it on there, or correct sslmode"
     if isinstance(error, OSError):
         words = os.strerror(error.errno) if error.errno else type(error).__name__
         return f"no connection ({words}); check that the server runs, the address, and its sslmode if it has one"
