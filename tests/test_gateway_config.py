@@ -171,6 +171,23 @@ def test_a_mistake_is_named_by_its_field(document: Any, field: str) -> None:
     assert field in problems(document)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"store": {"postgres": "postgresql://u:hush@h/d"}},
+        {"store": {"postgres": {"urlFrom": ["postgresql://u:hush@h/d"]}}},
+        {"challengeKeys": "hush"},
+        {"challengeKeys": ["a/hush"]},
+        {"networks": {"moderato": {"rpcUrl": "ftp://hush@h"}}},
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(document: Any) -> None:
+    found = problems(document)
+
+    assert found
+    assert "hush" not in str(found)
+
+
 def test_a_postgres_is_named_by_the_secret_that_holds_its_address() -> None:
     config = gateway.parse({"store": {"postgres": {"urlFrom": {"name": "db", "key": "url"}}}})
 

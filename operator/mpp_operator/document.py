@@ -143,7 +143,21 @@ def _path(field: str, loc: Iterable[str | int]) -> str:
 
 #: Below these somebody may have written a secret by mistake: the value is not repeated.
 _PRIVATE: Final = frozenset(
-    {"auth", "set", "secretRef", "caSecretRef", "feePayer", "recipient", "recipientFrom", "url", "docs"}
+    {
+        "auth",
+        "caSecretRef",
+        "challengeKeys",
+        "docs",
+        "feePayer",
+        "postgres",
+        "recipient",
+        "recipientFrom",
+        "rpcUrl",
+        "rpcUrls",
+        "secretRef",
+        "set",
+        "url",
+    }
 )
 
 
