@@ -137,7 +137,7 @@ def test_it_works_while_the_gateway_runs(tmp_path: Path, capsys: pytest.CaptureF
         (("--state-dir", "none"), 3, "none/ledger.db: expected the ledger of a gateway that runs or has run"),
         (("--state-dir", "none"), 3, "Name the gateway's state folder with --state-dir"),
         (("--state-dir", "ledger.db"), 3, "ledger.db/ledger.db: expected the ledger of a gateway that runs"),
-        (("--ledger", "sqlite:none.db"), 3, "Name the gateway's state folder with --state-dir"),
+        (("--ledger", "sqlite:none.db"), 3, "none.db: it cannot be opened; to read it, it must be there"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_exit_code(

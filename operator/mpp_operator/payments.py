@@ -76,8 +76,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[state.value for state in State],
         help="only payments in this state; may be given more than once",
     )
-    parser.add_argument("--limit", type=_positive, default=100, help="newest payments to list (default: 100)")
-    parser.add_argument("what", nargs="?", choices=("list", "show", "reconcile"), default="list")
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=_positive,
+        default=100,
+        help="list the newest N; with reconcile, N of each kind (default: 100)",
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("list", "show", "reconcile"),
+        default="list",
+        help="the newest payments (default), all of one, or whether ledger and chain agree "
+        "(exit codes: 0 they do, 1 they do not, 3 a node could not tell)",
+    )
     parser.add_argument("id", nargs="?", metavar="ID", help="challenge id of the payment to show")
     reconcile.add_arguments(parser)
 
@@ -96,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _fail(str(error), WRONG_INPUT)
     except LedgerUnavailable as error:
-        return _fail(f"{error}\n{_WHICH}")
+        return _fail(str(error) if args.ledger or args.state_dir else f"{error}\n{_WHICH}")
 
 
 def address(args: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ _FIXES: Final = {
     "SQLITE_READONLY": "it is read-only; make the file and its folder writable for this user",
     "SQLITE_BUSY": f"another process has held it for more than {BUSY_SECONDS:g} s; end that one",
     "SQLITE_LOCKED": f"another process has held it for more than {BUSY_SECONDS:g} s; end that one",
-    "SQLITE_CANTOPEN": "it cannot be opened; its folder must exist and be writable for this user",
+    "SQLITE_CANTOPEN": "it cannot be opened; to read it, it must be there, and its folder writable for this user",
     "SQLITE_NOTADB": "it is not a SQLite file; name another path, or restore a copy",
     "SQLITE_CORRUPT": "it is damaged; restore a copy",
     "SQLITE_IOERR": "the disk failed to read or write; check its health and its free space",
