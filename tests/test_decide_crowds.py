@@ -2,9 +2,10 @@
 
 import asyncio
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
-from promises import SHORT, World, problem
+from promises import SHORT, World, make_world, problem
 
 from mpp_authz.patience import WAIT_IN_ALL
 from mpp_authz.verdicts import Allow
@@ -48,3 +49,16 @@ async def test_a_check_that_left_waits_for_nothing(world: World) -> None:
 
     async with asyncio.timeout(4):
         await world.idle()
+
+
+async def test_a_row_that_is_busy_for_long_is_looked_at_ever_more_rarely(tmp_path: Path) -> None:
+    async with make_world(tmp_path / "state", failing=True) as world:
+        credential = world.pay(await world.challenge())
+        assert isinstance(await world.present(credential), Allow)
+        world.gate.times = replace(SHORT, settle_wait=5.0, in_progress_wait=2.0)
+        before = world.ledger.calls
+
+        refused = await world.present(credential)
+
+        assert problem(refused) == BUSY
+        assert 10 < world.ledger.calls - before < 100  # 320 at the pace it begins with

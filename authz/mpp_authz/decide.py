@@ -30,6 +30,9 @@ from mpp_authz.verdicts import Allow, Deny, Verdict
 
 log = logging.getLogger(__name__)
 
+#: Between two looks at a row that has been busy for long: whoever has many streams open can have each looked at.
+_LONGEST_PAUSE_SECONDS: Final = 0.2
+
 _BEFORE_THE_LEDGER: Final = "It was asked for before this ledger began."
 _ANOTHER: Final = "Another credential was presented for this challenge."
 _USED_UP: Final = "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
@@ -341,7 +344,7 @@ class Gate:
     async def _at_rest(self, case: Case, row: Payment, seconds: float) -> Payment:
         """The row once nobody is busy with it; as it is, when that takes longer than we wait."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline, pause = loop.time() + seconds, POLL_SECONDS
         while True:
             over = transitions.is_over(row, await self.ledger.now(), self.settler.owner)
             if row.state is State.UNKNOWN or (row.state is State.SETTLING and over):
@@ -351,7 +354,8 @@ class Gate:
             late = case.waiter.gone or loop.time() >= deadline
             if late or row.state not in (State.SETTLING, State.DELIVERING):
                 return row
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(pause * 3 / 2, _LONGEST_PAUSE_SECONDS)
             row = await self.ledger.get(row.id) or row
 
     async def _never_sent(self, case: Case, row: Payment) -> bool:
