@@ -160,7 +160,7 @@ def test_no_moves_that_hypothesis_finds_break_a_law() -> None:
     )
 
 
-@pytest.mark.parametrize("seed", [102139, 102109, 100394, 102455, 111485, 111632, 114861, 125920, 132094, 141425])
+@pytest.mark.parametrize("seed", [102139, 102109, 100394, 102455, 111485, 111632, 114861, 125920, 132094])
 def test_a_walk_that_broke_a_law_once_breaks_none(seed: int) -> None:
     """A client left while its claim was written, and paid again; everything stood still, and an Envoy seemed dead;
     an attempt was taken back twice."""

@@ -108,12 +108,6 @@ def test_a_replica_ends_no_lease_of_an_envoy_that_another_hears(monkeypatch: pyt
     assert broken() in ("I5", "I2")
 
 
-def test_the_end_of_a_check_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "check_ended", lambda row: None)
-
-    assert broken() == "I2"
-
-
 def test_a_payment_has_failed_only_when_the_chain_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     lookup = interleave.Rail.lookup
 
