@@ -224,7 +224,8 @@ def test_an_empty_ledger_is_balanced_and_says_that_nothing_was_compared(run: Com
 
     assert (code, out) == (
         0,
-        "No payment and no recipient is known: nothing was compared.\n\nBalanced: no payment, no transfer.\n",
+        "No payment and no recipient is known: nothing was compared.\n\n"
+        "Nothing compared yet: no payment, no transfer.\n",
     )
 
 

@@ -1,6 +1,6 @@
 """Exactly once, whatever breaks: plans are carried out on real systems, and three witnesses are asked.
 
-A run is repeated with `scripts/test faults --fault-seed SEED --fault-runs 1`.
+A run is repeated with `scripts/test faults -k every_payment --fault-seed SEED --fault-runs 1`.
 """
 
 import asyncio

@@ -53,12 +53,18 @@ class Report:
     def balanced(self) -> bool:
         return not any(self.count(kind) for kind in balance.OFF)
 
+    @property
+    def compared(self) -> bool:
+        """Whether any block was read: else that nothing is off says nothing."""
+        return any(read.edges is not None for read in self.ranges)
+
 
 def document(report: Report) -> dict[str, Any]:
     """The report as JSON. Amounts are strings of base units."""
     names = {read.chain_id: read.network for read in report.ranges}
     return {
         "balanced": report.balanced,
+        "compared": report.compared,
         "ranges": [
             {
                 "network": read.network,
@@ -158,7 +164,8 @@ def _range(read: Range) -> str:
 
 def _summary(report: Report, names: Mapping[int, str]) -> str:
     off = sum(report.count(kind) for kind in balance.OFF)
-    head = "Balanced: " if report.balanced else f"Not balanced, {off} off: "
+    balanced = "Balanced: " if report.compared else "Nothing compared yet: "
+    head = balanced if report.balanced else f"Not balanced, {off} off: "
     told = [
         f"{report.counts[key]} {key[0].value} ({report.sums[key]} base units of {key[2]} on {names[key[1]]})"
         for key in sorted(report.counts, key=_order)
