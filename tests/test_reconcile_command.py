@@ -159,6 +159,7 @@ def test_json_holds_the_same(run: Command, node: Node) -> None:
     assert code == 1
     assert json.loads(out) == {
         "balanced": False,
+        "compared": True,
         "ranges": [
             {
                 "network": "net",
