@@ -192,7 +192,8 @@ async def run(settings: Settings) -> None:
         await server.stop(grace)
         _unlink_ours(settings.socket, listening)
         await settler.aclose(grace)
-        await sweeper.leave()
+        if grace > 0:  # else Checks were cut, and whoever was let through may not have heard
+            await sweeper.leave()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
