@@ -67,9 +67,7 @@ async def test_authz_is_restarted_twice_under_traffic_and_nobody_notices(
             await load.for_seconds(0.5)
 
     print(load.figures())
-    wrong = load.wrong()
-    assert [answer for answer in wrong if answer.paid] == []
-    assert len(wrong) <= 2, wrong  # a looker is told 503 now and then: a known weakness, not explained yet
+    assert load.wrong() == []
     assert load.rates()[0] > 45
     assert load.rates()[1] >= 10
     assert wallets.balance(chain, payee) == load.revenue() == PRICE * len(load.paid)
