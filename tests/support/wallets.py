@@ -123,17 +123,29 @@ def _node() -> str:
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
-    if not (JS / "node_modules" / "mppx").is_dir():
+    if not all(_installed(name, version) for name, version in _wanted().items()):
+        # As package-lock.json has it; npm must not write the address of anybody's registry into it.
         arguments = [
             "install",
             "--legacy-peer-deps",
-            "--no-package-lock",
+            "--omit-lockfile-registry-resolved",
             "--no-audit",
             "--no-fund",
             "--ignore-scripts",
         ]
         subprocess.run([npm, *arguments], cwd=JS, check=True, capture_output=True, timeout=300)
     return program
+
+
+def _wanted() -> dict[str, str]:
+    """The packages of package.json, each at one exact version."""
+    wanted: dict[str, str] = json.loads((JS / "package.json").read_text())["dependencies"]
+    return wanted
+
+
+def _installed(name: str, version: str) -> bool:
+    found = JS / "node_modules" / name / "package.json"
+    return found.is_file() and json.loads(found.read_text())["version"] == version
 
 
 # --- by hand -------------------------------------------------------------------------------------------
