@@ -6,6 +6,7 @@ import fault_options
 import golden
 import hypothesis  # noqa: F401
 import pytest
+import row_marks
 from chain import chain, fresh_chain  # noqa: F401 - fixtures
 from gateway_process import start_gateway as start_gateway
 from ledgers import ledger, store  # noqa: F401 - fixtures
@@ -16,3 +17,7 @@ from promises import world as world
 def pytest_addoption(parser: pytest.Parser) -> None:
     golden.pytest_addoption(parser)
     fault_options.pytest_addoption(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(row_marks.Recorder(config.rootpath))
