@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import envoys
+import grpc
 import irs
 import pytest
 import websockets
@@ -604,6 +605,19 @@ async def test_retries_reach_the_upstream_again_and_authz_once(tmp_path: Path) -
         answer = await plane.ask("GET", "/llm/hangup", PAY)
 
         assert (answer.status_code, len(plane.upstream.hits), len(plane.authz.checks)) == (503, 3, 1)
+
+
+@pytest.mark.parametrize("headers", [{}, PAY], ids=["a looker", "a payer"])
+@pytest.mark.parametrize("status", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE], ids=str)
+async def test_a_check_that_authz_left_unanswered_is_asked_again(
+    tmp_path: Path, status: grpc.StatusCode, headers: Mapping[str, str]
+) -> None:
+    """What a gRPC server that is told to stop answers to the calls it does not take any more."""
+    async with data_plane(tmp_path, everything_priced()) as plane:
+        plane.authz.fail = [status, status]
+        answer = await plane.ask("GET", "/llm/x", headers)
+
+        assert (answer.status_code, len(plane.authz.checks)) == (200 if headers else 402, 3)
 
 
 async def test_an_upstreams_500_is_not_tried_again(tmp_path: Path) -> None:

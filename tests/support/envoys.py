@@ -31,13 +31,14 @@ CHALLENGE = 'Payment id="1", realm="test", method="tempo", intent="charge", requ
 
 @dataclass(slots=True)
 class StandIn:
-    """What the Checks and the access log said. `deny` and `delay` change the next answers."""
+    """What the Checks and the access log said. `deny`, `fail` and `hold` change the next answers."""
 
     checks: list[Any] = field(default_factory=list)
     entries: list[Any] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
     deny: int = 0  # a status for every request, credential or not
+    fail: list[Any] = field(default_factory=list)  # gRPC statuses for the next Checks, one each
     hold: asyncio.Event | None = None  # set it to answer
 
     def contexts(self) -> list[dict[str, str]]:
@@ -53,6 +54,8 @@ class _Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ign
         self._state.metadata.append(dict(context.invocation_metadata()))
         if self._state.hold is not None:
             await self._state.hold.wait()
+        if self._state.fail:
+            await context.abort(self._state.fail.pop(0))
         headers = dict(request.attributes.request.http.headers)
         response = external_auth_pb2.CheckResponse()
         paid = wire.CREDENTIAL_HEADER in headers or re.match(

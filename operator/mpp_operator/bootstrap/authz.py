@@ -34,8 +34,9 @@ def check(settings: BootstrapSettings, lane: str, timeout: float) -> ext_authz.E
     service.timeout = messages.seconds(timeout)
     # A restart of authz takes about 1.5 s: many short tries bridge it. Each is a Check that was not answered,
     # and a Check that was lost after it was read is safe to send again (the ledger claims the credential).
+    # A gRPC server that is told to stop answers CANCELLED to calls that arrive before its GOAWAY does (measured).
     service.retry_policy = core.RetryPolicy(
-        retry_on="connect-failure,refused-stream,reset,unavailable",
+        retry_on="connect-failure,refused-stream,reset,unavailable,cancelled",
         num_retries=40,
         # Envoy takes max_interval for the time limit of each try, too (measured): a Check may settle for as
         # long as the whole call may take.
