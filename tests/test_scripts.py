@@ -24,7 +24,9 @@ def load(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["scripts/setup", "scripts/check", "scripts/test", "scripts/demo", ".ci/run"])
+@pytest.mark.parametrize(
+    "name", ["scripts/setup", "scripts/check", "scripts/test", "scripts/demo", "scripts/conformance", ".ci/run"]
+)
 def test_a_script_is_executable_and_correct_bash(name: str) -> None:
     assert os.access(ROOT / name, os.X_OK)
     assert subprocess.run(["bash", "-n", ROOT / name]).returncode == 0
