@@ -27,6 +27,17 @@ class PathPattern:
     rest: bool = False
     trailing_slash: bool = False
 
+    def covers(self, narrow: "PathPattern") -> bool:
+        """Whether every path of `narrow` is one of this pattern's."""
+        if len(narrow.segments) < len(self.segments) or (narrow.rest and not self.rest):
+            return False
+        if not self.rest and (len(narrow.segments), narrow.trailing_slash) != (
+            len(self.segments),
+            self.trailing_slash,
+        ):
+            return False
+        return all(w is None or w == n for w, n in zip(self.segments, narrow.segments, strict=False))
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -48,6 +59,23 @@ class Retries:
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """What the discovery documents say of a route, beside its price.
+
+    The JSON parts are canonical text, so that routes are hashable. They are OpenAPI 3.1, checked; a `$ref` in them
+    leads to a component of the service's `Listing`.
+    """
+
+    summary: str | None = None
+    description: str | None = None
+    operation_id: str | None = None
+    tags: tuple[str, ...] = ()
+    parameters: str | None = None  # a list
+    request_body: str | None = None  # an object
+    responses: str | None = None  # an object, by status
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One route of a service; `key` joins Envoy's route, the Check and the pricing file."""
 
@@ -56,6 +84,13 @@ class Route:
     path: PathPattern
     price: RoutePrice | None  # None: free
     streaming: bool = False  # no request timeout, the idle timeout only
+    names: tuple[str, ...] = ()  # of the path's open segments, in order; "" and what is missing: it has none
+    operation: Operation = Operation()
+    operations: tuple[tuple[str, Operation], ...] = ()  # of the methods whose operation is another
+
+    def described(self, method: str) -> Operation:
+        """What the documents say of `method` here."""
+        return dict(self.operations).get(method, self.operation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +119,31 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
+class Currency:
+    """How people write the amounts of one currency."""
+
+    network: str
+    address: str  # as offers have it, lower case
+    symbol: str
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the discovery documents say of a service."""
+
+    title: str  # one line
+    description: str | None = None
+    version: str = "1.0.0"
+    categories: tuple[str, ...] = ()
+    docs: tuple[tuple[str, str], ...] = ()  # (apiReference | homepage | llms, URI), by name
+    currencies: tuple[Currency, ...] = ()  # of the offers; by network and address
+    #: What the operations refer to: OpenAPI's `components` as canonical JSON. Their names begin with
+    #: "<namespace>.<service>.", so that no two services' names are the same.
+    components: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One PaidService under one basePath of its hosts."""
 
@@ -100,6 +160,7 @@ class Service:
     retries: Retries
     cors_origins: tuple[str, ...]  # ("*",) is every origin
     routes: tuple[Route, ...]  # in the author's order: the first match wins
+    listing: Listing | None = None  # None: in no discovery document
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,158 @@
+"""What is in the documents of a host: each route by each method at one path template, as it is really answered.
+
+The first route that matches answers, and the longest basePath: what another one hides is not listed. OpenAPI's
+templates know a parameter for one segment only, so a route that takes the rest of a path is listed with as many
+parameters as it needs to be told from the routes before it.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from mpp_operator import ir
+
+#: GET's HEAD is not listed by itself: it has the same price.
+_IMPLIED: Final = {"HEAD": "GET"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a path template."""
+
+    name: str  # in the template
+    given: str  # by the author; "" where there was none
+    rest: bool  # the last of a route that takes all that follows
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method at one path template, and the route that answers it."""
+
+    path: str  # on the host: "/llm/v1/users/{id}"
+    method: str  # "GET"
+    parameters: tuple[Parameter, ...]  # of the path, in order
+    route: ir.Route
+
+    @property
+    def described(self) -> ir.Operation:
+        return self.route.described(self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that is listed, with all that it is listed with."""
+
+    namespace: str
+    name: str
+    base_path: str
+    listing: ir.Listing
+    operations: tuple[Operation, ...]  # in the author's order, methods in that of `ir.DEFAULT_METHODS`
+
+    @property
+    def id(self) -> str:
+        """Names the service on its host, in paths too."""
+        return f"{self.namespace}.{self.name}"
+
+
+def services(host: Sequence[ir.Service]) -> tuple[Service, ...]:
+    """Those of a host's services that are listed, by basePath. A service of which everything is hidden is not."""
+    bases = sorted({service.base_path for service in host})
+    found = []
+    for service in sorted(host, key=lambda service: (service.base_path, service.namespace, service.name)):
+        if service.listing is None:
+            continue
+        below = tuple(base for base in bases if base != service.base_path and _is_below(base, service.base_path))
+        operations = _operations(service, below)
+        if operations:
+            found.append(Service(service.namespace, service.name, service.base_path, service.listing, operations))
+    return tuple(found)
+
+
+@lru_cache(maxsize=16_384)
+def _operations(service: ir.Service, below: tuple[str, ...]) -> tuple[Operation, ...]:
+    """`below` are the basePaths under this service's, which take what is theirs before it does."""
+    taken = [ir.PathPattern(_segments(base), rest=True) for base in below]
+    templates: dict[ir.PathPattern, tuple[str, tuple[Parameter, ...]]] = {}
+    before: dict[str, list[ir.PathPattern]] = {}
+    found = []
+    for route in service.routes:
+        whole = _below_base(service.base_path, route.path)
+        for method in route.methods:
+            earlier = before.setdefault(method, list(taken))
+            shape = _reachable(whole, earlier)
+            earlier.append(whole)
+            if shape is None or _IMPLIED.get(method) in route.methods:
+                continue
+            if shape not in templates:
+                templates[shape] = _template(shape, route, whole.rest)
+            path, parameters = templates[shape]
+            found.append(Operation(path, method, _with_given(parameters, route), route))
+    return tuple(found)
+
+
+def _reachable(path: ir.PathPattern, earlier: Sequence[ir.PathPattern]) -> ir.PathPattern | None:
+    """`path` without an open end, as far as no pattern of `earlier` takes it all. None: nothing is left."""
+    if any(pattern.covers(path) for pattern in earlier):
+        return None
+    if not path.rest:
+        return path
+    longest = max((len(pattern.segments) for pattern in earlier), default=0)
+    for more in range(1, max(1, longest - len(path.segments) + 1) + 1):
+        shape = ir.PathPattern(path.segments + (None,) * more)
+        if not any(pattern.covers(shape) for pattern in earlier):
+            return shape
+    return None
+
+
+def _below_base(base: str, path: ir.PathPattern) -> ir.PathPattern:
+    return ir.PathPattern(_segments(base) + path.segments, path.rest, path.trailing_slash)
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part)
+
+
+def _is_below(base: str, above: str) -> bool:
+    return above == "/" or base.startswith(f"{above}/")
+
+
+# --- templates -------------------------------------------------------------------------------------------
+
+
+def _template(shape: ir.PathPattern, route: ir.Route, rest: bool) -> tuple[str, tuple[Parameter, ...]]:
+    """The path of `shape` with a name for each open segment, and these as parameters."""
+    opened = sum(segment is None for segment in shape.segments)
+    given = [name for name, _ in zip(_given(route), range(opened), strict=False)]
+    own = sum(segment is None for segment in route.path.segments)
+    names = list(_unique(given[n] or ("path" if n >= own else "segment") for n in range(opened)))
+    parameters = tuple(Parameter(name, given[n], rest and n == opened - 1) for n, name in enumerate(names))
+    written = iter(names)
+    parts = [f"{{{next(written)}}}" if segment is None else segment for segment in shape.segments]
+    return "/" + "/".join(parts) + ("/" if shape.trailing_slash else ""), parameters
+
+
+def _with_given(parameters: tuple[Parameter, ...], route: ir.Route) -> tuple[Parameter, ...]:
+    """The parameters of a template that another route may have named, with the names of this one."""
+    return tuple(
+        Parameter(parameter.name, given, parameter.rest)
+        for parameter, given in zip(parameters, _given(route), strict=False)
+    )
+
+
+def _given(route: ir.Route) -> Iterator[str]:
+    """The author's names for open segments, and no names for ever."""
+    return itertools.chain(route.names, itertools.repeat(""))
+
+
+def _unique(names: Iterable[str]) -> Iterator[str]:
+    """Each name once; the second `id` is `id2`."""
+    seen: set[str] = set()
+    for name in names:
+        number, unique = 1, name
+        while unique in seen:
+            number += 1
+            unique = f"{name}{number}"
+        seen.add(unique)
+        yield unique

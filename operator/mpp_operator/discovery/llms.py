@@ -1,0 +1,94 @@
+"""/llms.txt: what is for sale, in Markdown for language models and people (llmstxt.org).
+
+What authors wrote stays on its line and is text there: it makes no heading, link, list or HTML of its own.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from mpp_operator.discovery import listed, openapi, prices
+
+#: What Markdown reads as the begin or end of code, a link or HTML, and the character that would undo an escape.
+_MARKS: Final = re.compile(r"([\\`\[\]<>])")
+#: What Markdown reads as a block, at the start of a line.
+_BLOCK: Final = re.compile(r"^([0-9]*)([#+*|~=_:.)-])")
+
+_STEPS: Final = (
+    "1. Send the request without payment. The answer is 402, with a `WWW-Authenticate: Payment` header for each way "
+    "to pay; what that says holds, also where this page says something else.",
+    "2. Pay one of them, and send the same request again with the credential in the header that the challenge "
+    "names, `Authorization: Payment` unless it names another.",
+    "3. A good answer has a `Payment-Receipt` header. After any other, send the same credential again before you "
+    "pay anew: what was paid and not delivered is owed to you.",
+)
+
+_LINKS: Final = {"homepage": "Homepage", "apiReference": "API reference", "llms": "More for language models"}
+
+
+def render(services: Sequence[listed.Service], base: str) -> str:
+    """The text for `services`, at `base` + "/llms.txt"."""
+    return "\n".join(_lines(services, base)) + "\n"
+
+
+def _lines(services: Sequence[listed.Service], base: str) -> Iterator[str]:
+    info = openapi.info(services)
+    yield f"# {line(info['title'])}"
+    if "description" in info:
+        yield from ("", f"> {line(info['description'])}")
+    if len(services) > 1:
+        yield from ("", "## Services", "")
+        for service in services:
+            path = "" if service.base_path == "/" else service.base_path
+            said = f": {line(service.listing.description)}" if service.listing.description else ""
+            yield f"- [{line(service.listing.title)}]({path}/llms.txt){said}"
+    for service in services:
+        heading = f"Endpoints of {line(service.listing.title)}" if len(services) > 1 else "Endpoints"
+        yield from ("", f"## {heading}", "")
+        yield from (f"- {_endpoint(operation, service)}" for operation in service.operations)
+    if ways := prices.ways(o.route.price for s in services for o in s.operations if o.route.price):
+        yield from _how_to_pay(ways)
+    yield from ("", "## Links", "", f"- [OpenAPI description]({base}/openapi.json)")
+    if not base:
+        yield "- [All services as JSON](/services)"
+    for service in services:
+        of = f" of {line(service.listing.title)}" if len(services) > 1 else ""
+        yield from (f"- [{_LINKS[name]}{of}]({_target(uri)})" for name, uri in service.listing.docs)
+
+
+def _endpoint(operation: listed.Operation, service: listed.Service) -> str:
+    described, price = operation.described, operation.route.price
+    said = described.summary or described.description
+    about = f" {line(said)}." if said else ""
+    about = about.replace("..", ".") if about.endswith("..") else about
+    if price is None:
+        return f"`{operation.method} {operation.path}`:{about} Free."
+    costs = " or ".join(
+        f"{prices.words(offer, service.listing)} ({offer.method} {offer.intent}, "
+        f"{offer.amount} base units of {offer.currency})"
+        for offer in price.offers
+    )
+    return f"`{operation.method} {operation.path}`:{about} Price: {costs}."
+
+
+def _how_to_pay(ways: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    named = ", ".join(f"{method} ({intent}) on {network}" for method, intent, network in ways)
+    yield from ("", "## How to pay", "", *_STEPS, "")
+    yield f"Payment methods: {named}. Protocol and clients: <https://mpp.dev>."
+
+
+def line(text: str) -> str:
+    """`text` on one line, as text that Markdown leaves alone."""
+    flat = " ".join("".join(" " if _breaks(char) else char for char in text).split())
+    return _BLOCK.sub(r"\1\\\2", _MARKS.sub(r"\\\1", flat))
+
+
+def _breaks(char: str) -> bool:
+    """Whether a character ends a line, steers a terminal or the direction of text, or is half of one."""
+    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def _target(uri: str) -> str:
+    """A URI as the target of a link."""
+    return uri.replace("\\", "%5C").replace("(", "%28").replace(")", "%29").replace("<", "%3C").replace(">", "%3E")

@@ -1,0 +1,195 @@
+"""/openapi.json: OpenAPI 3.1.0 with the extensions of draft-payment-discovery-00.
+
+`x-payment-info` is made of the route's own price, offer by offer in the order of the challenges.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from mpp_authz.pricing import RoutePrice
+from mpp_operator import ir
+from mpp_operator.discovery import listed, prices
+
+_DEFAULT_VERSION: Final = "1.0.0"
+_MAX_CATEGORIES: Final = 5
+
+_PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_SCHEMAS: Final = {
+    "Problem": {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "challengeId": {"type": "string"},
+        },
+        "required": ["type", "title", "status"],
+    }
+}
+#: What the gateway itself answers on a paid operation, beside what the upstream does.
+_RESPONSES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "400": (
+        "BadPayment",
+        {"description": "More than one credential, or none that can be read", "content": _PROBLEM},
+    ),
+    "402": (
+        "PaymentRequired",
+        {
+            "description": "Payment Required: pay one of the challenges and send the same request again with the "
+            "credential. A challenge holds for this method, path and query.",
+            "headers": {
+                "WWW-Authenticate": {
+                    "description": "A Payment challenge; one header for each offer",
+                    "schema": {"type": "string"},
+                }
+            },
+            "content": _PROBLEM,
+        },
+    ),
+    "403": ("PaymentUsed", {"description": "This payment was used before", "content": _PROBLEM}),
+    "409": ("PaymentInProgress", {"description": "This payment is being answered elsewhere", "content": _PROBLEM}),
+    "413": ("BodyTooLarge", {"description": "The body is larger than what can be paid for", "content": _PROBLEM}),
+    "503": (
+        "Unavailable",
+        {"description": "The gateway cannot tell now; send the same request again later", "content": _PROBLEM},
+    ),
+}
+
+
+def info(services: Sequence[listed.Service]) -> dict[str, str]:
+    """OpenAPI's Info Object of a document of `services`: of a single one, its own."""
+    if len(services) == 1:
+        listing = services[0].listing
+        described = {"description": listing.description} if listing.description else {}
+        return {"title": listing.title, "version": listing.version, **described}
+    titles = ", ".join(service.listing.title for service in services)
+    return {"title": "Paid APIs", "version": _DEFAULT_VERSION, "description": f"Priced per request: {titles}"}
+
+
+def render(services: Sequence[listed.Service]) -> str:
+    """The document of `services`, of which there is at least one."""
+    used: set[str] = set()
+    paths: dict[str, dict[str, Any]] = {}
+    responses: dict[str, Any] = {}
+    for service in services:
+        for operation in service.operations:
+            item = paths.setdefault(operation.path, {})
+            item[operation.method.lower()] = _operation(operation, service, used, responses, len(services) > 1)
+    document: dict[str, Any] = {"openapi": "3.1.0", "info": info(services)}
+    about = _service_info(services)
+    if about:
+        document["x-service-info"] = about
+    document["paths"] = paths
+    components = _components(services)
+    if responses:
+        components["responses"] = {**components.get("responses", {}), **dict(sorted(responses.items()))}
+        components["schemas"] = {**components.get("schemas", {}), **_SCHEMAS}
+    if components:
+        document["components"] = components
+    return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+def _service_info(services: Sequence[listed.Service]) -> dict[str, Any]:
+    categories = dict.fromkeys(category for service in services for category in service.listing.categories)
+    found: dict[str, Any] = {}
+    if categories:
+        found["categories"] = list(categories)[:_MAX_CATEGORIES]
+    if len(services) == 1 and services[0].listing.docs:
+        found["docs"] = dict(services[0].listing.docs)
+    return found
+
+
+def _components(services: Sequence[listed.Service]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for service in services:
+        if service.listing.components is not None:
+            for kind, below in json.loads(service.listing.components).items():
+                found.setdefault(kind, {}).update(below)
+    return found
+
+
+def _operation(
+    operation: listed.Operation, service: listed.Service, used: set[str], responses: dict[str, Any], shared: bool
+) -> dict[str, Any]:
+    described, price = operation.described, operation.route.price
+    document: dict[str, Any] = {"operationId": _operation_id(operation, service, used)}
+    tags = described.tags or ((service.listing.title,) if shared else ())
+    if tags:
+        document["tags"] = list(tags)
+    if described.summary:
+        document["summary"] = described.summary
+    if about := _description(described, price):
+        document["description"] = about
+    if parameters := _parameters(operation, described):
+        document["parameters"] = parameters
+    if described.request_body is not None:
+        document["requestBody"] = json.loads(described.request_body)
+    if price is not None:
+        document["x-payment-info"] = {"offers": [_offer(offer, service.listing) for offer in price.offers]}
+    document["responses"] = _responses(described, price, responses)
+    return document
+
+
+def _offer(offer: Any, listing: ir.Listing) -> dict[str, str]:
+    return {
+        "intent": offer.intent,
+        "method": offer.method,
+        "amount": offer.amount,
+        "currency": offer.currency,
+        "description": prices.words(offer, listing),
+    }
+
+
+def _description(described: ir.Operation, price: RoutePrice | None) -> str:
+    said = [described.description] if described.description else []
+    if price is not None and price.digest_max_bytes is not None:
+        said.append(
+            f"The body, of at most {price.digest_max_bytes} bytes, is part of what is paid for: "
+            "send the same bytes with the credential."
+        )
+    return "\n\n".join(said)
+
+
+def _parameters(operation: listed.Operation, described: ir.Operation) -> list[Any]:
+    given = json.loads(described.parameters) if described.parameters is not None else []
+    in_path = {p["name"]: p for p in given if p.get("in") == "path"}
+    found = []
+    for parameter in operation.parameters:
+        document = {"schema": {"type": "string"}, **in_path.get(parameter.given, {})}
+        if parameter.rest and "description" not in document:
+            document["description"] = "All that follows in the path; it may hold slashes"
+        found.append({**document, "name": parameter.name, "in": "path", "required": True})
+    return found + [p for p in given if p.get("in") != "path"]
+
+
+def _responses(described: ir.Operation, price: RoutePrice | None, shared: dict[str, Any]) -> dict[str, Any]:
+    if described.responses is not None:
+        found = json.loads(described.responses)
+    else:
+        found = {"200": {"description": "Successful response"}, "default": {"description": "The API's own answer"}}
+    # Ours alone: an upstream's 402 reaches nobody.
+    found.pop("402", None)
+    if price is not None:
+        for status, (name, response) in _RESPONSES.items():
+            if status in found or (status == "413" and price.digest_max_bytes is None):
+                continue
+            shared[name] = response
+            found[status] = {"$ref": f"#/components/responses/{name}"}
+    return dict(sorted(found.items()))
+
+
+def _operation_id(operation: listed.Operation, service: listed.Service, used: set[str]) -> str:
+    """Unique in its document: the author's own, or made of the route's name; longer where that is taken."""
+    route = operation.route.key.rpartition("/")[2]
+    several = len(operation.route.methods) > 1 and operation.route.methods != ("GET", "HEAD")
+    own = operation.described.operation_id
+    short = own or f"{service.name}.{route}"
+    if several and (own is None or own == operation.route.operation.operation_id):
+        short = f"{short}.{operation.method.lower()}"
+    long = f"{service.id}.{short}"
+    numbered = (f"{long}.{number}" for number in range(2, len(used) + 3))
+    found = next(name for name in (short, long, *numbered) if name not in used)
+    used.add(found)
+    return found
