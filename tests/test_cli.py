@@ -147,7 +147,7 @@ def test_a_folder_stands_for_its_yaml_files(
         ("!!python/object:os.system {}", "expected YAML, got: line 1"),
         ("[" * 3000, "expected YAML, got:"),
         ("? {a: 1}\n: 2\n", "expected YAML"),
-        ("&a [*a]", "expected an object"),
+        ("&a [*a]", "expected no alias inside of what it stands for"),
     ],
 )
 def test_a_file_that_is_no_service_is_one_line(
@@ -198,7 +198,7 @@ def test_an_empty_folder_is_said(capsys: pytest.CaptureFixture[str], tmp_path: P
     [
         ("port: 1\n", "gateway.yaml: port: unknown field"),
         (GOOD, "gateway.yaml: expected gateway.yaml's fields, got a PaidService: name it with -f"),
-        ("[]\n", "gateway.yaml: expected an object, got list"),
+        ("[]\n", "gateway.yaml: expected an object, got a list"),
         ("{}\n---\n{}\n", "gateway.yaml: expected one document, got 2"),
         ("a: [\n", "gateway.yaml: expected YAML"),
     ],

@@ -3,13 +3,16 @@
 Knows pydantic's errors and YAML's traps, none of our documents.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from mpp_operator.status import Problem, Reason
+
+#: Characters of a name that are shown.
+_LONGEST_NAME: Final = 80
 
 _T = TypeVar("_T")
 
@@ -68,7 +71,8 @@ def shown(value: Any) -> str:
     if isinstance(value, int | float):
         return f"the number {value}"
     if isinstance(value, str):
-        return repr(value if len(value) <= 80 else value[:77] + "...")
+        # ASCII alone: a letter that only looks like another is seen to be one.
+        return ascii(value if len(value) <= 80 else value[:77] + "...")
     return kind(value)
 
 
@@ -87,6 +91,8 @@ def kind(value: Any) -> str:
             return "an object"
         case list() | tuple():
             return "a list"
+        case bytes():
+            return "binary data"
         case _:
             return f"a {type(value).__name__}"
 
@@ -94,7 +100,7 @@ def kind(value: Any) -> str:
 def _told(error: ValidationError, field: str) -> list[Problem]:
     """Each thing that pydantic found wrong below `field`."""
     found = error.errors(include_url=False)
-    inside = {details["loc"][:-1] for details in found} | {details["loc"][:-2] for details in found}
+    inside = {details["loc"][:end] for details in found for end in range(len(details["loc"]))}
     # A list whose entries are wrong counts as short of them, which tells the author nothing.
     told = [details for details in found if details["type"] != "too_short" or details["loc"] not in inside]
     return [problem for details in told for problem in _problems(details, field)]
@@ -126,19 +132,43 @@ def _problems(details: ErrorDetails, field: str) -> Iterator[Problem]:
         case "expected" | "literal_error":
             expected = context["expected"]
         case "too_long":
-            expected = f"at most {context['max_length']} entries"
+            yield invalid(
+                where, f"expected at most {_entries(context['max_length'])}, got {len(details['input'])}"
+            )
+            return
         case "too_short":
-            expected = f"at least {context['min_length']} entries"
+            yield invalid(
+                where, f"expected at least {_entries(context['min_length'])}, got {_none(details['input'])}"
+            )
+            return
+        case "dataclass_type" if loc and str(loc[-1]).endswith("Ref"):
+            expected = "an object such as {name: …, key: …}"
         case other:
             expected = _EXPECTED.get(other) or details["msg"]
     got = shown(details["input"]) if _PRIVATE.isdisjoint(loc) else kind(details["input"])
     yield invalid(where, f"expected {expected}, got {got}")
 
 
+def _entries(count: int) -> str:
+    return f"{count} {'entry' if count == 1 else 'entries'}"
+
+
+def _none(entries: Sized) -> str:
+    return str(len(entries) or "none")
+
+
 def _path(field: str, loc: Iterable[str | int]) -> str:
     for part in loc:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}"
+        field += f"[{part}]" if isinstance(part, int) else f".{plain(part)}"
     return field.removeprefix(".")
+
+
+def plain(name: str) -> str:
+    """A name as it may stand in a line for people: one that could break the line, or look like another name, or
+    never end, is quoted and cut."""
+    if name.isascii() and name.isprintable() and len(name) <= _LONGEST_NAME:
+        return name
+    return ascii(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "...")
 
 
 #: Below these somebody may have written a secret by mistake: the value is not repeated.

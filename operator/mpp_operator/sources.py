@@ -12,6 +12,7 @@ from typing import Any, Final
 import yaml
 
 from mpp_operator import compiler, console, gateway, ir, local_secrets, paidservice
+from mpp_operator.document import kind, plain
 
 #: An address that PostgreSQL's own tools take. What is behind the scheme is for them to judge.
 _POSTGRES: Final = re.compile(r"postgres(ql)?://[\x21-\x7e]+")
@@ -48,10 +49,16 @@ def expand(paths: Iterable[Path]) -> tuple[Path, ...]:
     """
     files: list[Path] = []
     for path in paths:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        found = sorted(entry for entry in path.iterdir() if entry.suffix in (".yaml", ".yml") and entry.is_file())
+        try:
+            if not path.is_dir():
+                files.append(path)
+                continue
+            entries = sorted(path.iterdir())
+            found = [entry for entry in entries if entry.suffix in (".yaml", ".yml") and entry.is_file()]
+        except OSError as error:
+            raise console.Failure(
+                console.WRONG_INPUT, f"{path}: expected a file or a folder we can read, got: {error.strerror}"
+            ) from error
         if not found:
             raise console.Failure(
                 console.WRONG_INPUT, f"{path}: expected a file, or a folder with .yaml files in it"
@@ -222,20 +229,54 @@ def on_network(sources: Sources, network: str, currencies: Iterable[str], payee:
 
 # --- files -----------------------------------------------------------------------------------------------
 
+#: Bytes of one file: more than Kubernetes takes of an object, and little enough to be read at each change.
+_LONGEST_FILE: Final = 4 * 1024 * 1024
+#: Of one document. An alias counts as all it stands for: a few hundred bytes of them can be more than any memory.
+_MOST_VALUES: Final = 200_000
+_DEEPEST: Final = 100
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML as an API server sees it: dates stay text, and a key that is there twice is an error."""
+    """YAML as an API server sees it: dates stay text, and a key that is there twice is an error. So is what has no
+    end that a person could have meant."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._values: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call] # types-PyYAML leaves it out
+            node = super().compose_node(parent, index)
+            if node not in self._values:  # it is still being read
+                raise _refused("expected no alias inside of what it stands for", alias.start_mark)
+            return node
+        if self._depth == 0:
+            self._values.clear()
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # the same
+        if self._depth > _DEEPEST:
+            raise _refused(f"expected at most {_DEEPEST} levels, got more", mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None:
+            values = 1 + sum(self._values[below] for below in _below(node))
+            if values > _MOST_VALUES:
+                raise _refused(f"expected at most {_MOST_VALUES} values, aliases resolved, got more", mark)
+            self._values[node] = values
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"expected each key once, got {key!r} again", key_node.start_mark
-                    )
-                seen.add(key)
+            merge = key_node.tag == "tag:yaml.org,2002:merge"  # `<<` stands for keys, and is none
+            key = "<<" if merge else self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise _refused("expected a text as a key, got something else", key_node.start_mark)
+            if key in seen:
+                raise _refused(f"expected each key once, got {key!r} again", key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -245,23 +286,66 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+def _below(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return (part for pair in node.value for part in pair)
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
+
+
+def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
 def _documents(file: Path, problems: list[str]) -> list[Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-        return [document for document in yaml.load_all(text, _Loader) if document is not None]
+        with file.open("rb") as opened:
+            content = opened.read(_LONGEST_FILE + 1)
     except OSError as error:
         problems.append(f"{file}: expected a file we can read, got: {error.strerror}")
+        return []
+    if len(content) > _LONGEST_FILE:
+        problems.append(
+            f"{file}: expected at most {_LONGEST_FILE >> 20} MiB, got more; put its services into several files"
+        )
+        return []
+    try:
+        text = content.decode("utf-8")
+        return [document for document in yaml.load_all(text, _Loader) if document is not None]
     except UnicodeDecodeError:
-        problems.append(f"{file}: expected UTF-8 text, got other bytes")
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problems.append(f"{file}: expected UTF-8 text, got other bytes; save it as UTF-8")
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problems.append(
+            f"{file}: expected YAML, got: line {line}: the control character #x{ord(text[error.position]):04x}; "
+            "remove it"
+        )
+    except (yaml.YAMLError, ValueError) as error:
         problems.append(f"{file}: expected YAML, got: {_yaml_problem(error)}")
     return []
+
+
+#: What PyYAML says of common mistakes, and what to do.
+_YAML_FIXES: Final = {
+    r"character '\\t' that cannot start": "indent with spaces",
+    "got '{'": "quote a text that has braces",
+    "expected ',' or '": "close what is open, and quote a text that has braces, brackets or commas",
+    "expected <block end>": "indent what belongs together alike",
+    "unexpected end of stream": "close the quotes",
+    "undefined alias": "quote a text that begins with *",
+    "constructor for the tag": "write a plain value, without a tag (a text that begins with ! has quotes)",
+    "mapping values are not allowed": "quote a text that has a colon",
+    "expected alphabetic or numeric character": "quote a text that begins with * or &",
+}
 
 
 def _yaml_problem(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return where + (getattr(error, "problem", None) or str(error) or type(error).__name__).splitlines()[0]
+    said = (getattr(error, "problem", None) or str(error) or type(error).__name__).splitlines()[0][:200]
+    if isinstance(error, ValueError) and not isinstance(error, yaml.YAMLError):
+        said = "a number or a date that is none, or has thousands of digits; write it in quotes"
+    fix = next((fix for words, fix in _YAML_FIXES.items() if re.search(words, said)), None)
+    return where + (said if said.isprintable() else ascii(said)) + (f"; {fix}" if fix else "")
 
 
 def _config_document(file: Path | None, problems: list[str]) -> Mapping[str, Any]:
@@ -275,7 +359,7 @@ def _config_document(file: Path | None, problems: list[str]) -> Mapping[str, Any
         problems.append(f"{file}: expected one document, got {len(documents)}")
     document = documents[0] if documents else {}
     if not isinstance(document, Mapping):
-        problems.append(f"{file}: expected an object, got {type(document).__name__}")
+        problems.append(f"{file}: expected an object, got {kind(document)}")
         return {}
     return document
 
@@ -292,16 +376,23 @@ def _told(file: Path, document: Any, error: paidservice.SpecError) -> list[str]:
     if not isinstance(document, Mapping):
         return [f"{file}: {problem.message}" for problem in error.problems]
     if document.keys().isdisjoint(("kind", "metadata", "spec")):
-        fields = ", ".join(map(str, document)) or "no fields"
+        names = [plain(str(name)) for name in document]
+        fields = ", ".join([*names[:5], "..."] if len(names) > 5 else names) or "no fields"
         return [f"{file}: expected a PaidService, got {fields}; gateway.yaml is named with --config"]
-    return [f"{file}: {_title(document)}: {problem}" for problem in error.problems]
+    problems = error.problems
+    given = document.get("kind", paidservice.KIND)
+    if isinstance(given, str) and given.lower() != paidservice.KIND.lower():
+        # Another kind has other fields: to tell of each would be noise.
+        problems = tuple(problem for problem in problems if problem.field == "kind")
+    return [f"{file}: {_title(document)}: {problem}" for problem in problems]
 
 
 def _title(document: Any) -> str:
     metadata = document.get("metadata") if isinstance(document, Mapping) else None
     if not isinstance(metadata, Mapping):
         return "a document without metadata"
-    return f"{metadata.get('namespace', 'default')}/{metadata.get('name', '?')}"
+    parts = (metadata.get("namespace", "default"), metadata.get("name", "?"))
+    return "/".join(plain(part) if isinstance(part, str) else "?" for part in parts)
 
 
 def _recipient_sources(sources: Sources) -> tuple[compiler.RecipientSource, ...]:

@@ -166,7 +166,15 @@ class Upstream:
 
     __pydantic_config__ = CONFIG
     preset: Literal["openai", "anthropic", "stripe"] | None = None
-    url: Annotated[str, matching(patterns.URL, "a URL such as https://api.example.com/v1", 2048)] | None = None
+    url: (
+        Annotated[
+            str,
+            matching(
+                patterns.URL, "a URL such as https://api.example.com/v1, without user, query or fragment", 2048
+            ),
+        ]
+        | None
+    ) = None
     service: ServiceRef | None = None
     auth: Annotated[Auth, checked(_auth)] | None = None
     headers: Annotated[Headers, checked(_headers)] = Headers()
