@@ -12,6 +12,7 @@ from gateway_process import start_gateway as start_gateway
 from ledgers import ledger, store  # noqa: F401 - fixtures
 from places import place as place
 from promises import world as world
+from second_reader import mppx as mppx
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import email.utils
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -191,16 +192,50 @@ def _challenges(answer: httpx.Response) -> tuple[mpp.Challenge, ...]:
     if answer.status_code != 402:
         return ()
     found = []
-    for value in answer.headers.get_list("www-authenticate"):
-        if not value.lower().startswith("payment "):
-            continue
-        try:
-            found.append(mpp.Challenge.from_www_authenticate(value))
-        except (ParseError, ValueError) as error:
-            raise Failure(WRONG_INPUT, f"the server's challenge cannot be read: {error}") from error
+    for line in answer.headers.get_list("www-authenticate"):
+        for value in payment_challenges(line):
+            try:
+                found.append(mpp.Challenge.from_www_authenticate(value))
+            except (ParseError, ValueError) as error:
+                raise Failure(WRONG_INPUT, f"the server's challenge cannot be read: {error}") from error
     if not found:
         raise Failure(WRONG_INPUT, "the server answers 402 without a Payment challenge: it is no MPP server")
     return tuple(found)
+
+
+#: What a header's list is made of: quoted texts, in which a comma parts nothing, and everything else.
+_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[^,"]+', re.DOTALL)
+#: The scheme that begins a challenge. A parameter has an equals sign there.
+_SCHEME: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]+(?![ \t=])|$)")
+
+
+def payment_challenges(line: str) -> tuple[str, ...]:
+    """The Payment challenges of one `WWW-Authenticate` line, in order.
+
+    A server, or a proxy on the way, may put several challenges into one line, also of other schemes (RFC 9110,
+    WWW-Authenticate). pympp reads one at a time.
+    """
+    found: list[list[str]] = []
+    for element in _elements(line):
+        if _SCHEME.match(element):
+            found.append([element])
+        elif found and element:
+            found[-1].append(element)
+    return tuple(", ".join(parts) for parts in found if parts[0].split()[0].lower() == "payment")
+
+
+def _elements(line: str) -> list[str]:
+    """A header's list, parted at the commas outside of quotes."""
+    elements, at = [""], 0
+    while at < len(line):
+        piece = _PIECE.match(line, at)
+        if piece is None:  # a comma
+            elements.append("")
+            at += 1
+        else:
+            elements[-1] += piece[0]
+            at = piece.end()
+    return [element.strip(" \t") for element in elements]
 
 
 def _terms(challenge: mpp.Challenge) -> Terms:
@@ -328,13 +363,16 @@ async def _send(
 
 def _answer(response: httpx.Response, presentations: int) -> PaidAnswer:
     return PaidAnswer(
-        response.status_code, response.headers, response.content, _receipt(response.headers), presentations
+        response.status_code,
+        response.headers,
+        response.content,
+        receipt(response.headers.get(wire.RECEIPT_HEADER)),
+        presentations,
     )
 
 
-def _receipt(headers: httpx.Headers) -> Mapping[str, Any] | None:
-    """The decoded receipt; None where there is none, or none that can be read."""
-    token = headers.get(wire.RECEIPT_HEADER)
+def receipt(token: str | None) -> Mapping[str, Any] | None:
+    """The decoded `Payment-Receipt`; None where there is none, or none that can be read."""
     if token is None:
         return None
     try:
