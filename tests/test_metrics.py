@@ -73,6 +73,20 @@ def test_the_ledger_s_gauges_are_what_it_holds_now() -> None:
     assert value(metrics, "mpp_owed_base_units", rail="moderato.0xc0") is None
 
 
+def test_what_is_owed_is_told_apart_by_network_and_currency() -> None:
+    metrics = Metrics()
+    address = "0x20C0000000000000000000000000000000000000"
+    owed = [
+        payment("a", State.OWED, amount="5", currency=address),
+        payment("b", State.OWED, amount="7", currency=address, network="a-network-of-our-own"),
+    ]
+
+    metrics.ledger({State.OWED: 2}, owed)
+
+    assert value(metrics, "mpp_owed_base_units", rail=f"moderato.{address.lower()}") == 5
+    assert value(metrics, "mpp_owed_base_units", rail=f"a-network-of-our-own.{address.lower()}") == 7
+
+
 def test_only_the_served_revision_is_shown() -> None:
     metrics = Metrics()
     metrics.pricing("r1", 3)

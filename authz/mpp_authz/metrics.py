@@ -29,6 +29,8 @@ LANES: Final = ("paying", "minting")
 
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,47}")
 _SERVICE: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}/[a-z0-9][a-z0-9.-]{0,252}")
+#: `<network>.<currency>`, where a currency may be an address.
+_RAIL: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.[a-z0-9._-]{1,64}")
 _FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0)
 
@@ -56,7 +58,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._service = _Bounded(_SERVICE, MAX_SERVICES)
-        self._slug = {name: _Bounded(_SLUG, MAX_SLUGS) for name in ("result", "outcome", "method", "file", "rail")}
+        self._slug = {name: _Bounded(_SLUG, MAX_SLUGS) for name in ("result", "outcome", "method", "file")}
+        self._rail = _Bounded(_RAIL, MAX_SLUGS)
         self._checks = Counter("mpp_checks", "Checks answered", ["lane", "result"], registry=self.registry)
         self._check_seconds = Histogram(
             "mpp_check_seconds", "Time to answer a Check", ["lane"], buckets=_FAST, registry=self.registry
@@ -123,7 +126,7 @@ class Metrics:
         sums: dict[str, int] = {}
         for payment in owed:
             # The network's currency is ours, from a signed quote; its form is the method's affair.
-            rail = self._slug["rail"](f"{payment.network}.{payment.currency}".lower())
+            rail = self._rail(f"{payment.network}.{payment.currency}".lower())
             sums[rail] = sums.get(rail, 0) + int(payment.amount)
         self._owed.clear()
         for rail, amount in sums.items():
