@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import rfc8785
 
@@ -280,10 +280,18 @@ def _object(text: str) -> dict[str, Any]:
     text = raw.decode("utf-8")
     if text.count("[") + text.count("{") > _MAX_CONTAINERS:
         raise ValueError("too many arrays and objects")
-    document = json.loads(text)
+    document = _JSON.decode(text)
     if not isinstance(document, dict):
         raise ValueError("not an object")
     return document
+
+
+def _no_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+#: Python reads NaN and Infinity, which are not JSON (RFC 8259, Numbers); nobody else does.
+_JSON: Final = json.JSONDecoder(parse_constant=_no_json)
 
 
 # --- Accept-Payment ------------------------------------------------------------------------------------
@@ -300,9 +308,11 @@ class _Range:
         return (self.method != "*") * 2 + (self.intent != "*")
 
 
+# "intent = 1*( ALPHA / DIGIT / "-" )" (draft-httpauth-payment-00, Intent Identifiers); a weight's q in any case (RFC
+# 9110, Quality Values).
 _RANGE: Final = re.compile(
-    r"(?P<method>\*|[a-z][a-z0-9:_-]*)/(?P<intent>\*|[a-z][a-z0-9:_-]*)"
-    r"(?:[ \t]*;[ \t]*q=(?P<q>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"
+    r"(?P<method>\*|[a-z][a-z0-9:_-]*)/(?P<intent>\*|[A-Za-z0-9][A-Za-z0-9:_-]*)"
+    r"(?:[ \t]*;[ \t]*[Qq]=(?P<q>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"
 )
 
 
