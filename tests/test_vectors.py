@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent / "testdata" / "vectors"
 Vector = dict[str, Any]
 
 
-def vectors(name: str) -> Any:
+def vectors(name: str) -> pytest.MarkDecorator:
     """The vectors of a file as pytest's parameters, by their names."""
     found: list[Vector] = json.loads((FOLDER / f"{name}.json").read_text())["vectors"]
     return pytest.mark.parametrize("vector", [pytest.param(one, id=one["name"]) for one in found])
@@ -69,8 +69,8 @@ def _opaque(vector: Vector) -> str | None:
 @vectors("challenge-id")
 def test_an_id_is_computed(vector: Vector) -> None:
     ring = Keyring((vector["secret"].encode(),))
-    given = {name: vector[name] for name in ("realm", "method", "intent")}
-    optional = {name: vector.get(name) for name in ("expires", "digest", "header")}
+    given: dict[str, Any] = {name: vector[name] for name in ("realm", "method", "intent")}
+    optional: dict[str, Any] = {name: vector.get(name) for name in ("expires", "digest", "header")}
     wire = Challenge(
         vector["id"], **given, request=challenge.canonical(vector["request"]), **optional, opaque=_opaque(vector)
     )
@@ -253,7 +253,7 @@ def test_mppx_computes_the_same_digest_of_text(vector: Vector, mppx: second_read
     assert mppx.ask("digest matches", digest=vector["digest"], body=body) is True
 
 
-def _receipts(*, read: bool) -> Any:
+def _receipts(*, read: bool) -> pytest.MarkDecorator:
     found: list[Vector] = json.loads((FOLDER / "receipt.json").read_text())["vectors"]
     chosen = [one for one in found if (one["receipt"] is not None) is read]
     return pytest.mark.parametrize("vector", [pytest.param(one, id=one["name"]) for one in chosen])
