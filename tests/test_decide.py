@@ -354,6 +354,26 @@ async def test_a_quote_of_a_removed_key_is_not_ours(world: World) -> None:
     assert problem(await world.present(authorization)) == (402, "invalid-challenge")
 
 
+async def test_what_was_paid_for_by_a_removed_key_is_not_asked_for_again(world: World) -> None:
+    authorization = await owed(world)
+    world.terms.keyring = Keyring((NEXT_KEY,))
+
+    refused = await world.present(authorization)
+    assert problem(refused) == (403, "verification-failed")
+    assert challenges(refused) == ()
+    world.terms.keyring = Keyring((NEXT_KEY, KEY))
+    assert isinstance(await world.present(authorization), Allow)
+
+
+async def test_a_payment_that_failed_under_a_removed_key_is_asked_for_again(world: World) -> None:
+    world.rail.sends = "reverts"
+    authorization = world.pay(await world.challenge())
+    await world.present(authorization)
+    world.terms.keyring = Keyring((NEXT_KEY,))
+
+    assert problem(await world.present(authorization)) == (402, "invalid-challenge")
+
+
 async def test_a_revoked_quote_is_refused_and_newer_ones_are_not(world: World) -> None:
     old = world.pay(await world.challenge())
     world.clock.later(5)

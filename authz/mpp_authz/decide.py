@@ -35,6 +35,10 @@ _LONGEST_PAUSE_SECONDS: Final = 0.2
 
 _BEFORE_THE_LEDGER: Final = "It was asked for before this ledger began."
 _ANOTHER: Final = "Another credential was presented for this challenge."
+_NO_SUCH_KEY: Final = (
+    "There is a payment for this challenge, but not with these parameters or not by a key of this gateway. "
+    "Do not pay again; present it as it was paid, or ask the operator."
+)
 _USED_UP: Final = "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
 
 
@@ -139,6 +143,10 @@ class Gate:
             )
         # HMAC first, then the ledger, then everything else.
         if not self.terms.keys.challenge.ours(presented.challenge):
+            row = await self._row(presented.challenge.id)
+            if row is not None and row.state is not State.FAILED:
+                # A key that was taken away, or another gateway's: nothing it says can be trusted, but money moved.
+                return verdicts.used(_NO_SUCH_KEY)
             return await self.fresh(
                 request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this server."
             )
