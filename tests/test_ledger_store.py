@@ -416,6 +416,17 @@ async def test_a_data_plane_that_ended_stays_ended(ledger: Ledger) -> None:
     assert seen.ended is True
 
 
+async def test_living_gives_the_names_that_begin_so_and_beat_since(store: Store) -> None:
+    now = 0
+    ledger = await store.open(clock=lambda: now)
+    for name, now in (("keys/old", 1), ("keys/b", 5), ("keys/a", 6), ("keys/left", 6), ("envoy-1", 6)):  # noqa: B007 - the clock reads it
+        await ledger.beat([name])
+    await ledger.end_data_plane("keys/left")
+
+    assert await ledger.living("keys/", 5) == ("keys/a", "keys/b")
+    await ledger.close()
+
+
 async def test_data_planes_last_seen_long_ago_are_forgotten_a_bounded_number_at_a_time(store: Store) -> None:
     now = 0
     ledger = await store.open(clock=lambda: now)

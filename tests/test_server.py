@@ -303,6 +303,19 @@ async def test_a_process_that_cannot_start_leaves_the_socket_to_the_one_that_ser
         assert (await home.ask(channel)).denied_response.status.code == 402
 
 
+async def test_a_gateway_with_other_keys_does_not_start_beside_one_on_its_ledger(home: Home) -> None:
+    await home.start(slot="authz-one")
+    other = home.folder / "other"
+    other.mkdir()
+    (other / "authz.json").write_text(keys.dump(Keys(Keyring((b"k" * 32,)))))
+
+    second = await home.start(wait=False, slot="authz-two", secrets_dir=str(other), socket=str(other / "a.sock"))
+
+    assert await second.ends() == 3
+    (line,) = [line for line in second.said if line.startswith("mpp-gateway authz: ")]
+    assert line.startswith("mpp-gateway authz: signing keys: expected one that authz-one on this ledger has, too")
+
+
 async def test_nothing_secret_is_in_the_logs(home: Home) -> None:
     authz = await home.start()
     async with home.channel() as channel:

@@ -37,6 +37,7 @@ from mpp_authz.patience import Times
 from mpp_authz.reload import Watched
 from mpp_authz.service import Authorization
 from mpp_authz.settlement import Settler
+from mpp_authz.signers import OtherKeys, Signers
 from mpp_authz.sweeping import Sweeper
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     try:
         uvloop.run(run(settings))
-    except (StartError, reload.StartError, LedgerUnavailable, ValueError) as error:
+    except (StartError, reload.StartError, OtherKeys, LedgerUnavailable, ValueError) as error:
         print(f"mpp-gateway authz: {error}", file=sys.stderr)  # noqa: T201 - a command's last word
         return 3
     return 0
@@ -117,7 +118,7 @@ async def run(settings: Settings) -> None:
     """Serve until a signal says stop.
 
     Raises:
-        StartError, reload.StartError, LedgerUnavailable, ValueError: it cannot start; says why.
+        StartError, reload.StartError, OtherKeys, LedgerUnavailable, ValueError: it cannot start; says why.
     """
     keeper = handover.Keeper()
     counters = Metrics()
@@ -134,6 +135,8 @@ async def run(settings: Settings) -> None:
         owner = f"{settings.slot}/{secrets.token_hex(8)}"
         closer = Closer(ledger, settings.outcomes_dir, counters, settings.times, owner)
         settler = Settler(ledger, methods, owner, counters, settings.times)
+        signers = Signers(ledger, lambda: watched.keys.challenge, owner, settings.times)
+        await signers.join()
         await settler.networks.remember(watched.pricing.networks)
         watched.on_change(lambda: _remember(settler, watched))
         gate = Gate(
@@ -170,6 +173,7 @@ async def run(settings: Settings) -> None:
         background = [
             asyncio.create_task(watched.watch(), name="watching the configuration"),
             asyncio.create_task(sweeper.run(), name="sweeping"),
+            asyncio.create_task(signers.run(), name="saying which keys sign"),
         ]
         for task in background:
             task.add_done_callback(lambda ended: _ended(ended, stop))
@@ -192,6 +196,7 @@ async def run(settings: Settings) -> None:
         await server.stop(grace)
         _unlink_ours(settings.socket, listening)
         await settler.aclose(grace)
+        await signers.leave()
         if grace > 0:  # else Checks were cut, and whoever was let through may not have heard
             await sweeper.leave()
         for task in background:

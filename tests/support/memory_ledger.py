@@ -112,6 +112,10 @@ class MemoryLedger:
     async def data_plane(self, data_plane: str) -> DataPlane | None:
         return self.planes.get(data_plane)
 
+    async def living(self, prefix: str, since: int) -> tuple[str, ...]:
+        found = ((name, seen) for name, seen in self.planes.items() if name.startswith(prefix) and not seen.ended)
+        return tuple(sorted(name for name, seen in found if seen.seen_at >= since))
+
     async def forget_data_planes(self, before: int, limit: int) -> int:
         old = [name for name, plane in self.planes.items() if plane.seen_at < before][:limit]
         for name in old:

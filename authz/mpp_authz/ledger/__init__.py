@@ -169,6 +169,10 @@ class Ledger(Protocol):
 
     async def data_plane(self, data_plane: str) -> DataPlane | None: ...
 
+    async def living(self, prefix: str, since: int) -> tuple[str, ...]:
+        """Who beat since a moment and did not end, of the names that begin so; sorted."""
+        ...
+
     async def forget_data_planes(self, before: int, limit: int) -> int:
         """Remove those last seen before a moment, at most `limit`; how many."""
         ...

@@ -41,6 +41,10 @@ END_DATA_PLANE: Final = (
     "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, ended = TRUE"
 )
 DATA_PLANE: Final = "SELECT seen_at, ended FROM data_planes WHERE id = ?1"
+#: Parameters: how their names begin, and the moment.
+LIVING: Final = (
+    "SELECT id FROM data_planes WHERE seen_at >= ?2 AND NOT ended AND substr(id, 1, length(?1)) = ?1 ORDER BY id"
+)
 FORGET_DATA_PLANES: Final = (
     "DELETE FROM data_planes WHERE id IN (SELECT id FROM data_planes WHERE seen_at < ?1 LIMIT ?2)"
 )

@@ -126,6 +126,9 @@ class PostgresLedger:
         found = await self._all(_statement(table.DATA_PLANE), data_plane)
         return DataPlane(found[0][0], found[0][1]) if found else None
 
+    async def living(self, prefix: str, since: int) -> tuple[str, ...]:
+        return tuple(row[0] for row in await self._all(_statement(table.LIVING), prefix, since))
+
     async def forget_data_planes(self, before: int, limit: int) -> int:
         return await self._change(_statement(table.FORGET_DATA_PLANES), before, limit)
 

@@ -107,6 +107,9 @@ class SQLiteLedger:
         found = await _all(self._reader, table.DATA_PLANE, (data_plane,))
         return DataPlane(found[0][0], bool(found[0][1])) if found else None
 
+    async def living(self, prefix: str, since: int) -> tuple[str, ...]:
+        return tuple(name for (name,) in await _all(self._reader, table.LIVING, (prefix, since)))
+
     async def forget_data_planes(self, before: int, limit: int) -> int:
         return await self._change(table.FORGET_DATA_PLANES, (before, limit))
 
