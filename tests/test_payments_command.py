@@ -129,8 +129,9 @@ def test_it_works_while_the_gateway_runs(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("show",), 1, "expected `list`, `reconcile`, or `show` with the challenge id"),
-        (("list", "c1"), 1, "expected `list`, `reconcile`, or `show` with the challenge id"),
+        (("show",), 2, "payments show: expected the challenge id of a payment, got none"),
+        (("list", "c1"), 2, "payments list: expected no id, got 'c1'"),
+        (("reconcile", "c1"), 2, "payments reconcile: expected no id, got 'c1'"),
         (("show", "c0", "--state-dir", "."), 1, "no payment with the id 'c0'"),
         (("--ledger", "redis://x"), 1, "ledger: expected sqlite:/path/to/ledger.db"),
         (("--ledger", "redis://x"), 1, "got the scheme 'redis'"),

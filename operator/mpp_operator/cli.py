@@ -1,6 +1,6 @@
 """The command line: arguments in, one shell called, an exit code out. Bad input never gives a traceback.
 
-Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 the environment is wrong.
+`console` has the exit codes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run_command(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        return 130
+        return console.INTERRUPTED
 
 
 def _run_command(arguments: Sequence[str]) -> int:
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mpp-gateway",
         description="Put a price on any HTTP API.",
-        epilog="Exit codes: 0 done, 1 the input is wrong, 2 usage, 3 the environment is wrong.",
+        epilog=f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in console.MEANINGS.items())}.",
     )
     parser.add_argument("--version", action="version", version=importlib.metadata.version("mpp-gateway"))
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -169,6 +169,7 @@ def _compile(options: argparse.Namespace, out: console.Console) -> int:
             options.output.mkdir(parents=True, exist_ok=True)
             for name, text in sorted(files.items()):
                 path = options.output / name
+                path.parent.mkdir(exist_ok=True)
                 path.unlink(missing_ok=True)
                 directory.write(path, text, mode=0o644)
         except OSError as error:

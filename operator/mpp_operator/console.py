@@ -51,6 +51,18 @@ DONE: Final = 0
 WRONG_INPUT: Final = 1
 WRONG_USAGE: Final = 2
 WRONG_ENVIRONMENT: Final = 3
+OFF_BALANCE: Final = 4
+INTERRUPTED: Final = 130
+
+#: What each means, for people.
+MEANINGS: Final = {
+    DONE: "done",
+    WRONG_INPUT: "the input is wrong",
+    WRONG_USAGE: "usage",
+    WRONG_ENVIRONMENT: "the environment is wrong",
+    OFF_BALANCE: "ledger and chain disagree",
+    INTERRUPTED: "interrupted",
+}
 
 
 class Failure(Exception):

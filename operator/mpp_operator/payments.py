@@ -8,14 +8,14 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, stores
 from mpp_operator import reconcile, statedir, tables
 from mpp_operator.artifacts import secrets
-from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, Failure
+from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, WRONG_USAGE, Failure
 
 #: The ledger's file inside the state folder.
 LEDGER_NAME: Final = "ledger.db"
@@ -24,6 +24,22 @@ _WHICH: Final = "Name the gateway's state folder with --state-dir, or its ledger
 
 #: OWED rows that are summed up. A gateway that owes more needs more than a command line.
 _OWED_LIMIT: Final = 100_000
+
+#: Rows that are listed unless told.
+_LIMIT: Final = 100
+
+#: Options that not every subcommand has: by its name in the arguments, how it is written and who has it.
+_OPTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "state": ("--state", ("list",)),
+    "limit": ("--limit", ("list", "reconcile")),
+    "since": ("--since", ("reconcile",)),
+    "until": ("--until", ("reconcile",)),
+    "confirmations": ("--confirmations", ("reconcile",)),
+    "realm": ("--realm", ("reconcile",)),
+    "config": ("--config", ("reconcile",)),
+    "files": ("--file", ("reconcile",)),
+    "secrets_dir": ("--secrets-dir", ("reconcile",)),
+}
 
 #: What is shown of a payment, in this order. `credential_hash`, `envelope`, `idempotency_hash` and
 #: `lease_owner` are nobody's business here.
@@ -80,8 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit",
         metavar="N",
         type=_positive,
-        default=100,
-        help="list the newest N; with reconcile, N of each kind (default: 100)",
+        help=f"list the newest N; with reconcile, N of each kind (default: {_LIMIT})",
     )
     parser.add_argument(
         "what",
@@ -89,19 +104,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("list", "show", "reconcile"),
         default="list",
         help="the newest payments (default), all of one, or whether ledger and chain agree "
-        "(exit codes: 0 they do, 1 they do not, 3 a node could not tell)",
+        "(exit codes: 0 they do, 4 they do not, 3 a node could not tell)",
     )
     parser.add_argument("id", nargs="?", metavar="ID", help="challenge id of the payment to show")
     reconcile.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out the command and give its exit code: 0 done, 1 no such payment, a wrong argument, or books that are
-    not balanced, 3 no ledger or no chain that tells."""
-    if (args.what == "show") != (args.id is not None):
-        return _fail(
-            "payments: expected `list`, `reconcile`, or `show` with the challenge id of a payment", WRONG_INPUT
-        )
+    """Carry out the command and give its exit code: 0 done, 1 no such payment or a wrong file, 2 usage, 3 no
+    ledger or no chain that tells, 4 books that are not balanced."""
+    complaints = tuple(_misused(args))
+    if complaints:
+        return _fail("\n".join(complaints), WRONG_USAGE)
+    args.limit = args.limit or _LIMIT
     try:
         return asyncio.run(_run(args, address(args)))
     except Failure as failure:
@@ -110,6 +125,18 @@ def run(args: argparse.Namespace) -> int:
         return _fail(str(error), WRONG_INPUT)
     except LedgerUnavailable as error:
         return _fail(str(error) if args.ledger or args.state_dir else f"{error}\n{_WHICH}")
+
+
+def _misused(args: argparse.Namespace) -> Iterator[str]:
+    """What was asked for and cannot be: argparse knows no subcommands here, as `payments` alone lists."""
+    if args.what == "show" and args.id is None:
+        yield "payments show: expected the challenge id of a payment, got none; `payments list` shows them"
+    if args.what != "show" and args.id is not None:
+        yield f"payments {args.what}: expected no id, got {args.id!r}; `payments show` takes one"
+    for name, (option, takers) in _OPTIONS.items():
+        if args.what not in takers and getattr(args, name) not in (None, []):
+            who = " and ".join(f"`payments {taker}`" for taker in takers)
+            yield f"payments {args.what}: expected no {option}, which is for {who}; leave it out"
 
 
 def address(args: argparse.Namespace) -> str:

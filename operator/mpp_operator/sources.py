@@ -108,6 +108,23 @@ def load(files: Collection[Path], config_file: Path | None, overrides: Mapping[s
     return Sources(tuple(services.values()), config, "challengeKeys" in document, places, config_file)
 
 
+def config(file: Path) -> gateway.GatewayConfig:
+    """gateway.yaml alone.
+
+    Raises:
+        Failure: with every problem.
+    """
+    problems: list[str] = []
+    document = _config_document(file, problems)
+    try:
+        found = gateway.parse(document)
+    except paidservice.SpecError as error:
+        problems += [f"{file}: {problem}" for problem in error.problems]
+    if problems:
+        raise console.Failure(console.WRONG_INPUT, *problems)
+    return found
+
+
 def secret_sources(sources: Sources) -> tuple[ir.SecretSource, ...]:
     """Every Secret's key these sources need, the signing keys included where gateway.yaml names them."""
     found = {ref for service in sources.services for ref in compiler.refs(service)}

@@ -21,12 +21,9 @@ from typing import Final
 from mpp_authz.ledger import Ledger
 from mpp_authz.methods.history import HistoryUnavailable
 from mpp_operator import local_secrets
-from mpp_operator.console import DONE, WRONG_ENVIRONMENT, Failure
+from mpp_operator.console import DONE, OFF_BALANCE, WRONG_ENVIRONMENT, Failure
 from mpp_operator.reconcile import audit, declared, report
 from mpp_operator.reconcile.networks import Networks
-
-#: Exit code: something is off.
-OFF_BALANCE: Final = 1
 
 _AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -63,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(ledger: Ledger, args: argparse.Namespace, folder: Path | None) -> int:
-    """Compare, print, and give the exit code: 0 balanced, 1 something is off. `folder` is the state folder whose
+    """Compare, print, and give the exit code: 0 balanced, 4 something is off. `folder` is the state folder whose
     pricing tells of networks and recipients, None where there is none.
 
     Raises:

@@ -1,13 +1,11 @@
 """Who may be paid, and where, as gateway.yaml, PaidServices or a state folder say it. Asks no ledger, no chain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mpp_authz import pricing
-from mpp_operator import compiler, gateway, ir, local_secrets, paidservice, sources
+from mpp_operator import compiler, ir, local_secrets, sources
 from mpp_operator.compiler import offers as lowering
 from mpp_operator.console import WRONG_ENVIRONMENT, WRONG_INPUT, Failure
 
@@ -68,15 +66,7 @@ def _of_pricing(text: str) -> Declared:
 
 def _of_config(file: Path, secrets: local_secrets.Folder) -> Declared:
     """Of gateway.yaml alone: its networks, and its default offers."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        config = gateway.parse(content if isinstance(content, Mapping) else {"": content})
-    except OSError as error:
-        raise Failure(WRONG_INPUT, f"{file}: expected a file we can read, got: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Failure(WRONG_INPUT, f"{file}: expected YAML, got: {type(error).__name__}") from error
-    except paidservice.SpecError as error:
-        raise Failure(WRONG_INPUT, *(f"{file}: {problem}" for problem in error.problems)) from error
+    config = sources.config(file)
     found = sources.Sources((), config, False, {}, file)
     values = sources.recipients_only(found, secrets)
     recipients = {
