@@ -5,6 +5,7 @@ templates know a parameter for one segment only, so a route that takes the rest 
 parameters as it needs to be told from the routes before it.
 """
 
+import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def services(host: Sequence[ir.Service]) -> tuple[Service, ...]:
     for service in sorted(host, key=lambda service: (service.base_path, service.namespace, service.name)):
         if service.listing is None:
             continue
-        below = tuple(base for base in bases if base != service.base_path and _is_below(base, service.base_path))
+        below = _below(bases, service.base_path)
         operations = _operations(service, below)
         if operations:
             found.append(Service(service.namespace, service.name, service.base_path, service.listing, operations))
@@ -114,8 +115,12 @@ def _segments(path: str) -> tuple[str, ...]:
     return tuple(part for part in path.split("/") if part)
 
 
-def _is_below(base: str, above: str) -> bool:
-    return above == "/" or base.startswith(f"{above}/")
+def _below(bases: Sequence[str], above: str) -> tuple[str, ...]:
+    """Those of the sorted basePaths that are under another one."""
+    if above == "/":
+        return tuple(base for base in bases if base != "/")
+    start = bisect.bisect_left(bases, f"{above}/")
+    return tuple(itertools.takewhile(lambda base: base.startswith(f"{above}/"), bases[start:]))
 
 
 # --- templates -------------------------------------------------------------------------------------------

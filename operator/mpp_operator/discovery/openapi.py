@@ -3,6 +3,7 @@
 `x-payment-info` is made of the route's own price, offer by offer in the order of the challenges.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -190,6 +191,6 @@ def _operation_id(operation: listed.Operation, service: listed.Service, used: se
         short = f"{short}.{operation.method.lower()}"
     long = f"{service.id}.{short}"
     numbered = (f"{long}.{number}" for number in range(2, len(used) + 3))
-    found = next(name for name in (short, long, *numbered) if name not in used)
+    found = next(name for name in itertools.chain((short, long), numbered) if name not in used)
     used.add(found)
     return found
