@@ -46,7 +46,7 @@ def load(text: str) -> Keys:
     """
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Not `from error`: the JSON error carries the document, and tracebacks are logged.
         raise KeysError(f"{FILE_NAME}: expected JSON, got something else") from None
     if not isinstance(document, dict):

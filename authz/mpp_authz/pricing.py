@@ -114,6 +114,8 @@ def load(text: str) -> Pricing:
     """
     try:
         document = json.loads(text)
+    except RecursionError:
+        raise PricingError("pricing: expected JSON, got too many nested arrays and objects") from None
     except ValueError as error:
         raise PricingError(f"pricing: expected JSON, got {error}") from error
     if not isinstance(document, dict) or document.get("version") != VERSION:

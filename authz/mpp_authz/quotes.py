@@ -5,7 +5,6 @@ nonce; knows no store, no chain. Minting touches neither.
 import base64
 import functools
 import hashlib
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -107,7 +106,7 @@ def mismatch(request: Request, paid_for: Binding, keyring: Keyring) -> str | Non
         return "it was issued for another query"
     # A route that no longer binds bodies has none to compare: the payer keeps what was quoted.
     digest = request.digest
-    if paid_for.digest and digest is not None and not hmac.compare_digest(paid_for.digest, digest):
+    if paid_for.digest and digest is not None and paid_for.digest != digest:
         return "it was issued for another request body"
     return None
 
