@@ -90,8 +90,15 @@ class Bound:
 
     @classmethod
     def decode(cls, opaque: str) -> "Bound":
-        """Read what `encode` wrote. Only for an `opaque` whose challenge id was verified."""
+        """Read what `encode` wrote. Only for an `opaque` whose challenge id was verified.
+
+        Raises:
+            ValueError, KeyError: somebody else wrote it, who shares our key.
+        """
         document = _object(opaque)
+        # "A flat map of strings": what else a JSON value can be is no key of a row or of a network.
+        if not all(isinstance(value, str) for value in document.values()):
+            raise ValueError("not a flat map of strings")
         return cls(
             document["nonce"],
             int(document["mintedAt"]),

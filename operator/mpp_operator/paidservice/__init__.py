@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 from mpp_operator import fields, patterns
-from mpp_operator.document import SpecError, invalid, key_problems, kind, shown, validated
+from mpp_operator.document import SpecError, invalid, key_problems, kind, plain, shown, validated
 from mpp_operator.fields import (
     CONFIG,
     Boolean,
@@ -148,7 +148,7 @@ def parse(document: Mapping[str, Any]) -> PaidService:
             problems.append(invalid(name, f"expected {expected}, got {shown(document.get(name))}"))
     for name in document:
         if isinstance(name, str) and name not in ("apiVersion", "kind", "metadata", "spec", "status"):
-            problems.append(invalid(name, "unknown field"))
+            problems.append(invalid(plain(name), "unknown field"))
     metadata = validated(_METADATA, document.get("metadata", {}), "metadata", problems)
     body = document.get("spec", _MISSING)
     if body is _MISSING:
