@@ -219,6 +219,27 @@ def www_authenticate(challenge: Challenge, description: str | None = None) -> st
     return "Payment " + ", ".join(quoted)
 
 
+#: "Servers SHOULD keep challenges under 8KB" (draft-httpauth-payment-00, Size Considerations); here for all that
+#: one answer has, because Node reads 16 KiB of headers and many a proxy less: what cannot be read cannot be paid.
+MAX_ANSWER_CHARS: Final = 8 * 1024
+
+
+def www_authenticate_lines(challenges: Sequence[Challenge], description: str | None) -> tuple[str, ...]:
+    """The `WWW-Authenticate` values of one answer, one for each challenge.
+
+    The description is for people and part of no id: where there is no room for it on each line only the first has
+    it, or none.
+    """
+    described = len(challenges)
+    while True:
+        lines = tuple(
+            www_authenticate(one, description if at < described else None) for at, one in enumerate(challenges)
+        )
+        if described == 0 or sum(map(len, lines)) <= MAX_ANSWER_CHARS:
+            return lines
+        described = min(described - 1, 1)
+
+
 def _quote(value: str) -> str:
     """Escape a quoted-string; what a header cannot carry becomes a space or `?` (only descriptions can)."""
     if _PLAIN.fullmatch(value):
@@ -315,8 +336,8 @@ class _Range:
         return (self.method != "*") * 2 + (self.intent != "*")
 
 
-# "intent = 1*( ALPHA / DIGIT / "-" )" (draft-httpauth-payment-00, Intent Identifiers); a weight's q in any case (RFC
-# 9110, Quality Values).
+# "intent = 1*( ALPHA / DIGIT / "-" )" (draft-httpauth-payment-00, Intent Identifiers); a weight's q in any case
+# (RFC 9110, Quality Values).
 _RANGE: Final = re.compile(
     r"(?P<method>\*|[a-z][a-z0-9:_-]*)/(?P<intent>\*|[A-Za-z0-9][A-Za-z0-9:_-]*)"
     r"(?:[ \t]*;[ \t]*[Qq]=(?P<q>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?"

@@ -183,10 +183,11 @@ class Gate:
             self.terms.keys.challenge,
             self.ledger.clock(),
         )
-        lines = tuple(("www-authenticate", challenge.www_authenticate(one, price.description)) for one in minted)
+        lines = challenge.www_authenticate_lines(minted, price.description)
         for one in minted:
             self.metrics.challenge(request.route or "", one.method)
-        return verdicts.deny(kind, detail, challenge_id=minted[0].id, headers=lines)
+        headers = tuple(("www-authenticate", line) for line in lines)
+        return verdicts.deny(kind, detail, challenge_id=minted[0].id, headers=headers)
 
     async def _refused(self, case: Case, kind: Kind, detail: str) -> Deny:
         """No money moved: say why, with fresh challenges."""
