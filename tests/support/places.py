@@ -171,13 +171,16 @@ def opened(
     timeouts: str = "request: 5s, upload: 5s",
     also: Callable[[int], str] = lambda port: "",
     config: str = "",
+    networks: str = "",
     environ: Mapping[str, str] | None = None,
     log_level: str = "warning",
 ) -> Iterator[Shop]:
-    """A shop with so many places; `also` gives further services for the upstream's port."""
+    """A shop with so many places; `also` gives further services for the upstream's port, `networks` further lines
+    of gateway.yaml's `networks`. A 402 that its client gets must be one."""
     secrets = {SIGNING_KEY, chain.buyer_key.removeprefix("0x"), chain.sponsor_key.removeprefix("0x")}
     given = dict(environ or {}) | {"MPP_SECRET_KEY": SIGNING_KEY}
-    with moody.serving() as upstream, httpx.Client(trust_env=False, timeout=30) as http:
+    client = httpx.Client(trust_env=False, timeout=30, event_hooks={"response": [_hold_to_the_draft]})
+    with moody.serving() as upstream, client as http:
         names = [f"p{number}" for number in range(places)]
         files = {
             f"{name}.yaml": service(name, upstream.port, [offer(payee(tag, name))], timeouts=timeouts)
@@ -189,7 +192,7 @@ def opened(
         gateway = gateway_process.launch(
             folder,
             files,
-            config=gateway_yaml(chain) + config,
+            config=gateway_yaml(chain, networks) + config,
             environ=given,
             arguments=("--drain", "1", "--log-level", log_level),
         )
@@ -203,9 +206,18 @@ def opened(
         assert shop.leaks(shop.secrets) == []
 
 
-def gateway_yaml(chain: Chain) -> str:
+def gateway_yaml(chain: Chain, networks: str = "") -> str:
     settings = json.dumps(chain.settings())
-    return f"networks:\n  localnet: {settings}\nmaxChallengeLife: 25s\n"
+    return f"networks:\n  localnet: {settings}\n{networks}maxChallengeLife: 25s\n"
+
+
+def _hold_to_the_draft(answer: httpx.Response) -> None:
+    """Every 402 of every test carries a Payment challenge, and nobody may store it."""
+    if answer.status_code == 402:
+        lines = answer.headers.get_list("www-authenticate")
+        assert lines, "a 402 without a challenge"
+        assert all(wallets.challenge_of(line).id for line in lines)
+        assert answer.headers["cache-control"] == "no-store"
 
 
 # --- a place -------------------------------------------------------------------------------------------
