@@ -110,6 +110,8 @@ GOOD: dict[str, Mapping[str, Any]] = {
                 "openapi": {
                     "summary": "Complete",
                     "operationId": "complete",
+                    "tags": ["Chat", "paid calls"],
+                    "parameters": [{"name": "tier", "in": "query", "schema": {"default": None}}],
                     "requestBody": {"content": {"application/json": {"schema": {"default": None}}}},
                     "responses": {"200": {"description": "fine"}},
                 },
@@ -117,7 +119,7 @@ GOOD: dict[str, Mapping[str, Any]] = {
             {"match": {"path": "/**"}, "price": {"baseUnits": "50000"}},
         ],
         "spec.cors": {"origins": ["https://app.example.com", "http://localhost:3000"]},
-        "spec.discovery": {"enabled": True},
+        "spec.discovery": {"enabled": True, "openapiFrom": {"configMap": {"name": "docs", "key": "openapi.json"}}},
     },
     "a status is not the author's": {"status": {"url": "https://pay.example.com/llm"}},
     "a Service of the namespace": {UPSTREAM: {"service": {"name": "api", "port": 80}}},
@@ -376,7 +378,15 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
     "a digest without bound": ({f"{ROUTE}.digest": {}}, f"{ROUTE}.digest.maxBytes"),
     "a digest on a free route": ({"spec.routes[1].digest": {"maxBytes": 1}}, "spec.routes[1].digest"),
     "streaming that is a word": ({f"{ROUTE}.streaming": "yes"}, f"{ROUTE}.streaming"),
-    "an openapi field we do not hand on": ({f"{ROUTE}.openapi": {"tags": ["a"]}}, f"{ROUTE}.openapi.tags"),
+    "an openapi field we do not hand on": (
+        {f"{ROUTE}.openapi": {"security": []}},
+        f"{ROUTE}.openapi.security",
+    ),
+    "a tag of two lines": ({f"{ROUTE}.openapi": {"tags": ["a\nb"]}}, f"{ROUTE}.openapi.tags[0]"),
+    "17 tags": ({f"{ROUTE}.openapi": {"tags": ["a"] * 17}}, f"{ROUTE}.openapi.tags"),
+    "parameters by name": ({f"{ROUTE}.openapi": {"parameters": {"a": {}}}}, f"{ROUTE}.openapi.parameters"),
+    "a parameter that is text": ({f"{ROUTE}.openapi": {"parameters": ["a"]}}, f"{ROUTE}.openapi.parameters"),
+    "65 parameters": ({f"{ROUTE}.openapi": {"parameters": [{}] * 65}}, f"{ROUTE}.openapi.parameters"),
     "a request body that is text": (
         {f"{ROUTE}.openapi": {"requestBody": "a"}},
         f"{ROUTE}.openapi.requestBody",
@@ -384,6 +394,18 @@ BAD: dict[str, tuple[Mapping[str, Any], str]] = {
     "an origin with a path": ({"spec.cors": {"origins": ["https://a.example.com/x"]}}, "spec.cors.origins[0]"),
     "no origin": ({"spec.cors": {"origins": []}}, "spec.cors.origins"),
     "a word for discovery": ({"spec.discovery": {"enabled": "no"}}, "spec.discovery.enabled"),
+    "a description from nowhere": ({"spec.discovery": {"openapiFrom": {}}}, "spec.discovery.openapiFrom"),
+    "a description from two places": (
+        {"spec.discovery": {"openapiFrom": {"configMap": {"name": "a", "key": "b"}, "file": "c"}}},
+        "spec.discovery.openapiFrom",
+    ),
+    "a description's file, in a cluster": (
+        {"spec.discovery": {"openapiFrom": {"file": "openapi.yaml"}}},
+        "spec.discovery.openapiFrom.file",
+    ),
+    "a link with a space": ({"spec.docs": {"llms": "https://a.example.com/a b"}}, "spec.docs.llms"),
+    "a link with a stray percent sign": ({"spec.docs": {"llms": "https://a.example.com/%zz"}}, "spec.docs.llms"),
+    "a link with a password": ({"spec.docs": {"homepage": "https://me:pw@a.example.com"}}, "spec.docs.homepage"),
 }
 
 #: What only the parser or the compiler can see: the changes, the field, and why CEL cannot.
@@ -480,7 +502,7 @@ def _mutations() -> dict[str, dict[str, Any]]:
 def _places(value: Any, path: str = "") -> Iterator[str]:
     if path:
         yield path
-    if isinstance(value, dict) and not path.endswith(("requestBody", "responses")):
+    if isinstance(value, dict) and not path.endswith(("parameters", "requestBody", "responses")):
         for name, below in value.items():
             yield from _places(below, f"{path}.{name}".strip("."))
     elif isinstance(value, list):

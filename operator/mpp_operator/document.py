@@ -192,7 +192,7 @@ _PRIVATE: Final = frozenset(
 
 
 #: What lies below is handed on as it is.
-_OPAQUE_FIELDS: Final = frozenset({"requestBody", "responses"})
+_OPAQUE_FIELDS: Final = frozenset({"parameters", "requestBody", "responses"})
 
 
 def _without_nulls(value: Any, field: str) -> tuple[list[Problem], Any]:

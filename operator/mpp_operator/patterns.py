@@ -35,7 +35,8 @@ LINE: Final = r"[^\x00-\x1f]+"
 VERSION: Final = r"[\x21-\x7e]+"
 CATEGORY: Final = r"[a-z0-9]+(-[a-z0-9]+)*"
 OPERATION_ID: Final = r"[A-Za-z0-9._-]+"
-LINK: Final = r"https?://[\x21-\x7e]+"
+_URI_CHARACTER: Final = r"([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})"
+LINK: Final = rf"https?://{_URL_HOST}(:{_PORT})?([/?]{_URI_CHARACTER}*)?(#{_URI_CHARACTER}*)?"  # RFC 3986
 ORIGIN: Final = r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?"
 #: Headers that are not the author's to set: they steer the connection, Envoy, or what the upstream believes of
 #: a payment. Compared in lower case.

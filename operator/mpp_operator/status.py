@@ -13,6 +13,7 @@ class ConditionType(StrEnum):
 
     ACCEPTED = "Accepted"  # the spec is valid, allowed, and nobody older claims its place
     RESOLVED_REFS = "ResolvedRefs"  # every Secret, ConfigMap, Service and port it names exists
+    DESCRIBED = "Described"  # the discovery documents say all that they should: paths and prices they say anyway
     PROGRAMMED = "Programmed"  # every ready gateway serves this revision
     BYPASS_POSSIBLE = "BypassPossible"  # sidecars only: the app answers around the gateway
 
@@ -37,6 +38,10 @@ class Reason(StrEnum):
     KEY_NOT_FOUND = "KeyNotFound"
     SERVICE_NOT_FOUND = "ServiceNotFound"
     PORT_NOT_FOUND = "PortNotFound"
+
+    DOCUMENT_NOT_FOUND = "DocumentNotFound"
+    INVALID_DOCUMENT = "InvalidDocument"
+    DOCUMENT_TOO_LARGE = "DocumentTooLarge"
 
     PROGRAMMED = "Programmed"
     PENDING = "Pending"
@@ -95,6 +100,11 @@ def refused(problems: tuple[Problem, ...], generation: int) -> Condition:
 def unresolved(problems: tuple[Problem, ...], generation: int) -> Condition:
     """ResolvedRefs=False for `problems`, of which there is at least one."""
     return Condition(ConditionType.RESOLVED_REFS, False, problems[0].reason, _message(problems), generation)
+
+
+def undescribed(problems: tuple[Problem, ...], generation: int) -> Condition:
+    """Described=False for `problems`, of which there is at least one. The service is served all the same."""
+    return Condition(ConditionType.DESCRIBED, False, problems[0].reason, _message(problems), generation)
 
 
 def _message(problems: tuple[Problem, ...]) -> str:

@@ -15,12 +15,18 @@ from typing import TypeVar
 from mpp_authz import pricing as contract
 from mpp_operator import ir, status
 from mpp_operator.artifacts import Files, clusters, pricing, routes
+from mpp_operator.compiler import described
 from mpp_operator.compiler import services as one
 from mpp_operator.compiler.places import Key, Places
 from mpp_operator.compiler.references import (
+    NO_DOCUMENTS,
     NO_RECIPIENTS,
+    Documents,
+    DocumentSource,
     Recipients,
     RecipientSource,
+    Unreadable,
+    document_source,
     gateway_recipient_sources,
     gateway_refs,
     recipient_sources,
@@ -31,13 +37,18 @@ from mpp_operator.paidservice import PaidService
 from mpp_operator.status import Condition, Summary
 
 __all__ = [
+    "NO_DOCUMENTS",
     "NO_RECIPIENTS",
     "Compilation",
+    "DocumentSource",
+    "Documents",
     "Key",
     "Lowered",
     "RecipientSource",
     "Recipients",
+    "Unreadable",
     "compile",
+    "document_source",
     "gateway_recipient_sources",
     "gateway_refs",
     "lower",
@@ -64,21 +75,35 @@ class Compilation:
     conditions: Mapping[Key, tuple[Condition, ...]]
     summaries: Mapping[Key, Summary]
     revision: str
+    warnings: tuple[str, ...] = ()  # of what services share; a service's own are in its conditions
 
 
 def compile(  # noqa: A001 -- the verb of the field, always written compiler.compile
-    services: Iterable[PaidService], config: GatewayConfig, recipients: Recipients = NO_RECIPIENTS
+    services: Iterable[PaidService],
+    config: GatewayConfig,
+    recipients: Recipients = NO_RECIPIENTS,
+    documents: Documents = NO_DOCUMENTS,
 ) -> Compilation:
     """Lower and render. A service that is not accepted is in `conditions` and in no artifact."""
-    lowered = lower(services, config, recipients)
+    lowered = lower(services, config, recipients, documents)
     files = {**routes.render(lowered.gateway), **clusters.render(lowered.gateway)}
     revision = _digest({**files, **pricing.render(lowered.gateway)})
     files |= pricing.render(lowered.gateway, revision)
-    return Compilation(MappingProxyType(files), lowered.gateway, lowered.conditions, lowered.summaries, revision)
+    return Compilation(
+        MappingProxyType(files),
+        lowered.gateway,
+        lowered.conditions,
+        lowered.summaries,
+        revision,
+        described.hosts_too_large(lowered.gateway.services),
+    )
 
 
 def lower(
-    services: Iterable[PaidService], config: GatewayConfig, recipients: Recipients = NO_RECIPIENTS
+    services: Iterable[PaidService],
+    config: GatewayConfig,
+    recipients: Recipients = NO_RECIPIENTS,
+    documents: Documents = NO_DOCUMENTS,
 ) -> Lowered:
     """Decide every name, default and conflict.
 
@@ -94,11 +119,14 @@ def lower(
     for service in sorted(services, key=_age):
         sources = recipient_sources(service) if service.spec.payment.offers else shared_sources
         found = tuple((source, recipients[source]) for source in sources if source in recipients)
-        piece = one.lower(service, shared, policies.get(service.namespace, ANYTHING), found)
+        policy = policies.get(service.namespace, ANYTHING)
+        piece = one.lower(service, shared, policy, found, documents.get(service.key))
         problems = piece.problems or places.claim(service.key, service.spec.base_path, one.hosts(service, config))
         told = [status.refused(problems, service.generation) if problems else status.accepted(service.generation)]
         if piece.unresolved:
             told.append(status.unresolved(piece.unresolved, service.generation))
+        if piece.undescribed and not problems:
+            told.append(status.undescribed(piece.undescribed, service.generation))
         conditions[service.key] = tuple(told)
         if not problems and not piece.unresolved:
             accepted[service.key] = piece

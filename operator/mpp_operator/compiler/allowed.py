@@ -42,6 +42,13 @@ def check_upstream(upstream: Upstream, config: GatewayConfig, policy: Namespace)
         yield Problem(Reason.UPSTREAM_NOT_ALLOWED, "spec.upstream.url", message)
 
 
+def check_discovery(spec: Spec, config: GatewayConfig) -> Iterator[Problem]:
+    source = spec.discovery.openapi_from
+    if source is not None and source.file is not None and config.cluster_domain is not None:
+        message = "expected configMap: a cluster has no files"
+        yield Problem(Reason.INVALID_SPEC, "spec.discovery.openapiFrom.file", message)
+
+
 #: Names that a cloud answers with its machines' credentials.
 _METADATA_HOSTS: Final = ("metadata.google.internal", "metadata.goog")
 

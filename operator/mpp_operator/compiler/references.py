@@ -21,6 +21,32 @@ class RecipientSource:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentSource:
+    """Where an upstream's own OpenAPI document is read, by the shell."""
+
+    kind: str  # "ConfigMap" or "File"
+    namespace: str
+    name: str  # of a file: its path, from the PaidService's
+    key: str = ""  # of a file: none
+
+    def __str__(self) -> str:
+        return f"key {self.key!r} in ConfigMap {self.namespace}/{self.name}" if self.key else f"file {self.name!r}"
+
+
+#: The texts of `openapiFrom` by (namespace, name) of the PaidService; of one that cannot be read, why: it
+#: completes "got ...". What is missing was not found.
+Documents = Mapping[tuple[str, str], "str | Unreadable"]
+NO_DOCUMENTS: Final[Documents] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A document that is there, and cannot be read."""
+
+    why: str
+
+
 #: Values of `recipientFrom`, as far as they were found.
 Recipients = Mapping[RecipientSource, str]
 NO_RECIPIENTS: Final[Recipients] = MappingProxyType({})
@@ -47,6 +73,18 @@ def recipient_sources(service: PaidService) -> tuple[RecipientSource, ...]:
 def gateway_recipient_sources(config: GatewayConfig) -> tuple[RecipientSource, ...]:
     """Where the recipients of the default offers are read."""
     return _recipient_sources(config.offers, config.namespace)
+
+
+def document_source(service: PaidService) -> DocumentSource | None:
+    """Where the description of `service`'s upstream is read; None where it names none, or is not listed."""
+    discovery = service.spec.discovery
+    source = discovery.openapi_from if discovery.enabled else None
+    if source is None:
+        return None
+    if source.config_map is not None:
+        return DocumentSource("ConfigMap", service.namespace, source.config_map.name, source.config_map.key)
+    assert source.file is not None  # noqa: S101 -- the parser: exactly one of the two
+    return DocumentSource("File", service.namespace, source.file)
 
 
 def recipient_source(source: RecipientFrom, namespace: str) -> RecipientSource:

@@ -7,7 +7,8 @@ from typing import Final
 
 from mpp_operator import ir, money, presets
 from mpp_operator.compiler import allowed, offers, upstreams
-from mpp_operator.compiler.references import RecipientSource
+from mpp_operator.compiler.described import Described, describe, too_large
+from mpp_operator.compiler.references import RecipientSource, Unreadable
 from mpp_operator.gateway import GatewayConfig, Namespace
 from mpp_operator.paidservice import PaidService, check_prices
 from mpp_operator.status import Problem, Reason, Summary
@@ -19,6 +20,7 @@ class Piece:
 
     problems: tuple[Problem, ...] = ()
     unresolved: tuple[Problem, ...] = ()
+    undescribed: tuple[Problem, ...] = ()  # it is served all the same
     service: ir.Service | None = None
     cluster: ir.Cluster | None = None
     secrets: tuple[ir.UpstreamSecret, ...] = ()
@@ -33,12 +35,15 @@ def lower(
     config: GatewayConfig,
     policy: Namespace,
     recipients: tuple[tuple[RecipientSource, str], ...],
+    document: str | Unreadable | None = None,
 ) -> Piece:
-    """`service` under `config`, in a namespace with `policy`, with the recipients that were found."""
+    """`service` under `config`, in a namespace with `policy`, with the recipients that were found, and what its
+    `openapiFrom` led to."""
     spec = service.spec
     terms = _terms(service, config, policy, dict(recipients))
     problems = [*allowed.check_hosts(spec, config, policy), *allowed.check_upstream(spec.upstream, config, policy)]
     problems += terms.problems
+    problems += allowed.check_discovery(spec, config)
     routes: list[ir.Route] = []
     # Also where an offer is unusable: the author hears of every mistake in the amounts of the others at once.
     for index, route in enumerate(spec.routes):
@@ -50,8 +55,11 @@ def lower(
         return Piece(problems=tuple(problems), unresolved=terms.unresolved)
     secrets = upstreams.secrets(service)
     cluster = upstreams.cluster(service, config, secrets)
+    described = describe(service, routes, terms.ways, upstreams.target(service, config).path, document)
+    lowered = _service(service, config, cluster, described)
     return Piece(
-        service=_service(service, config, cluster, tuple(routes)),
+        service=lowered,
+        undescribed=(*described.problems, *too_large(lowered)),
         cluster=cluster,
         secrets=tuple(secrets.values()),
         fee_payers=terms.fee_payers if any(route.price for route in routes) else (),
@@ -109,9 +117,7 @@ def hosts(service: PaidService, config: GatewayConfig) -> tuple[str, ...]:
     return tuple(sorted(service.spec.hosts or config.hosts))
 
 
-def _service(
-    service: PaidService, config: GatewayConfig, cluster: ir.Cluster, routes: tuple[ir.Route, ...]
-) -> ir.Service:
+def _service(service: PaidService, config: GatewayConfig, cluster: ir.Cluster, described: Described) -> ir.Service:
     spec, upstream = service.spec, service.spec.upstream
     target = upstreams.target(service, config)
     headers = tuple((name.lower(), value) for name, value in upstream.headers.set)
@@ -134,7 +140,8 @@ def _service(
             upstream.retries.attempts, tuple(sorted(upstream.retries.on)), upstream.retries.per_try
         ),
         cors_origins=("*",) if "*" in spec.cors.origins else tuple(sorted(set(spec.cors.origins))),
-        routes=routes,
+        routes=described.routes,
+        listing=described.listing,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from mpp_operator import ir
 from mpp_operator.discovery import catalogue, listed, llms, openapi
 
-__all__ = ["OPENAPI", "REGISTRY_LIMIT", "Document", "of_host"]
+__all__ = ["LLMS", "OPENAPI", "REGISTRY_LIMIT", "SERVICES", "Document", "of_host"]
 
 OPENAPI: Final = "/openapi.json"
 LLMS: Final = "/llms.txt"
@@ -34,6 +34,11 @@ class Document:
     content_type: str
     text: str
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.text.encode("utf-8", "replace"))
+
 
 def of_host(services: Sequence[ir.Service]) -> Mapping[str, Document]:
     """The documents of a host at which `services` are: path on the host -> document.
@@ -42,29 +47,31 @@ def of_host(services: Sequence[ir.Service]) -> Mapping[str, Document]:
     basePath of each listed service. Nothing where nothing is listed; and none of the host's own where the service
     at `/` is not listed, whose routes these paths may be.
     """
-    return _of_host(tuple(services))
-
-
-# Hosts that share their services share the documents, and most compilations change one host of many.
-@lru_cache(maxsize=256)
-def _of_host(services: tuple[ir.Service, ...]) -> Mapping[str, Document]:
     found = listed.services(services)
+    hidden = any(service.base_path == "/" and service.listing is None for service in services)
+    of_host_too = bool(found) and not hidden
     documents: dict[str, Document] = {}
     for service in found:
+        own, described = _of_service(service)
         if service.base_path != "/":
-            documents |= _both(service.base_path, (service,))
-    hidden = any(service.base_path == "/" and service.listing is None for service in services)
-    if found and not hidden:
+            documents |= {service.base_path + name: document for name, document in own.items()}
+        if of_host_too:
+            documents[f"{SERVICES}/{service.id}"] = described
+    if of_host_too:
         documents |= _both("", found)
         documents[SERVICES] = Document(JSON, catalogue.render(found))
-        documents |= {
-            f"{SERVICES}/{service.id}": Document(JSON, catalogue.render_one(service)) for service in found
-        }
     return MappingProxyType(dict(sorted(documents.items())))
+
+
+# A host's documents change with every service of it, and are long: only those of services are kept.
+@lru_cache(maxsize=16_384)
+def _of_service(service: listed.Service) -> tuple[Mapping[str, Document], Document]:
+    """What lies below its basePath, and what `/services` says of it."""
+    return _both(service.base_path, (service,)), Document(JSON, catalogue.render_one(service))
 
 
 def _both(base: str, services: tuple[listed.Service, ...]) -> dict[str, Document]:
     return {
-        base + OPENAPI: Document(JSON, openapi.render(services)),
-        base + LLMS: Document(TEXT, llms.render(services, base)),
+        OPENAPI: Document(JSON, openapi.render(services)),
+        LLMS: Document(TEXT, llms.render(services, base)),
     }

@@ -16,8 +16,8 @@ _MARKS: Final = re.compile(r"([\\`\[\]<>])")
 _BLOCK: Final = re.compile(r"^([0-9]*)([#+*|~=_:.)-])")
 
 _STEPS: Final = (
-    "1. Send the request without payment. The answer is 402, with a `WWW-Authenticate: Payment` header for each way "
-    "to pay; what that says holds, also where this page says something else.",
+    "1. Send the request without payment. The answer is 402, with a `WWW-Authenticate: Payment` header for each "
+    "way to pay; what that says holds, also where this page says something else.",
     "2. Pay one of them, and send the same request again with the credential in the header that the challenge "
     "names, `Authorization: Payment` unless it names another.",
     "3. A good answer has a `Payment-Receipt` header. After any other, send the same credential again before you "

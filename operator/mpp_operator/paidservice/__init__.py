@@ -32,7 +32,7 @@ from mpp_operator.fields import (
     whole_number,
 )
 from mpp_operator.paidservice.payment import Credit, FeePayer, Offer, Payment, RecipientFrom
-from mpp_operator.paidservice.routes import CheckedRoute, Match, Opaque, Price, Route, check_prices
+from mpp_operator.paidservice.routes import CheckedRoute, Match, Opaque, OpenApi, Price, Route, check_prices
 from mpp_operator.paidservice.upstream import CheckedUpstream, Limits, Timeouts, Upstream
 from mpp_operator.status import Problem
 
@@ -46,6 +46,8 @@ __all__ = [
     "Match",
     "Offer",
     "Opaque",
+    "OpenApi",
+    "OpenApiFrom",
     "PaidService",
     "Payment",
     "Price",
@@ -84,11 +86,27 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenApiFrom:
+    """Where the upstream's own OpenAPI document is: exactly one of the two."""
+
+    __pydantic_config__ = CONFIG
+    config_map: KeyRef | None = None
+    file: Annotated[str, matching(patterns.LINE, "the path of a file", 4096)] | None = (
+        None  # from the PaidService's
+    )
+
+
+def _openapi_from(source: OpenApiFrom) -> Iterator[Mistake]:
+    return fields.one_of({"configMap": source.config_map, "file": source.file})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """Whether the service is in the discovery documents."""
+    """Whether the service is in the discovery documents, and what they take from the upstream's own."""
 
     __pydantic_config__ = CONFIG
     enabled: Boolean = True
+    openapi_from: Annotated[OpenApiFrom, checked(_openapi_from)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from mpp_operator import fields, ir, patterns
 from mpp_operator.fields import (
@@ -25,6 +25,9 @@ from mpp_operator.fields import (
     whole_number,
 )
 from mpp_operator.paidservice.payment import MAX_OFFERS, Offer
+
+MAX_TAGS: Final = 16
+MAX_PARAMETERS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,15 @@ class Match:
     def pattern(self) -> ir.PathPattern:
         """The path, parsed."""
         return path_pattern(self.path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the author calls the path's open segments, in order; "" is `*`."""
+        return tuple(
+            "" if part == "*" else part.strip("{}:")
+            for part in self.path.removesuffix("/**").split("/")
+            if part and (part == "*" or part[0] in "{:")
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,22 +83,33 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A JSON object that is only handed on, as canonical text: hashable, unlike the object."""
+    """A JSON object or list that is only handed on, as canonical text: hashable, unlike the value."""
 
     text: str
 
     @property
-    def value(self) -> Mapping[str, Any]:
-        """The object, anew each time."""
-        document: Mapping[str, Any] = json.loads(self.text)
-        return document
+    def value(self) -> Any:
+        """The object or list, anew each time."""
+        return json.loads(self.text)
+
+
+def _object(value: Any) -> Opaque:
+    if not isinstance(value, Mapping):
+        raise fields.expected_error("an object")
+    return _opaque(value)
+
+
+def _objects(value: Any) -> Opaque:
+    if not isinstance(value, list | tuple):
+        raise fields.expected_error("a list")
+    if len(value) > MAX_PARAMETERS:
+        raise fields.expected_error(f"at most {MAX_PARAMETERS} entries")
+    if not all(isinstance(entry, Mapping) for entry in value):
+        raise fields.expected_error("a list of objects")
+    return _opaque(value)
 
 
 def _opaque(value: Any) -> Opaque:
-    if isinstance(value, Opaque):
-        return value
-    if not isinstance(value, Mapping):
-        raise fields.expected_error("an object")
     try:
         return Opaque(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -100,8 +123,10 @@ class OpenApi:
     __pydantic_config__ = CONFIG
     summary: Title | None = None
     operation_id: Annotated[str, matching(patterns.OPERATION_ID, "an operation id", 120)] | None = None
-    request_body: Annotated[Opaque, PlainValidator(_opaque)] | None = None
-    responses: Annotated[Opaque, PlainValidator(_opaque)] | None = None
+    tags: Annotated[tuple[Title, ...], Field(max_length=MAX_TAGS)] = ()
+    parameters: Annotated[Opaque, PlainValidator(_objects)] | None = None
+    request_body: Annotated[Opaque, PlainValidator(_object)] | None = None
+    responses: Annotated[Opaque, PlainValidator(_object)] | None = None
 
 
 def _true(value: Any) -> bool:
