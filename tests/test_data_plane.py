@@ -90,6 +90,7 @@ async def test_connect_and_the_asterisk_reach_nobody(tmp_path: Path) -> None:
         assert (plane.upstream.hits, plane.authz.checks) == ([], [])
 
 
+@pytest.mark.row("C07")
 async def test_an_unknown_host_or_path_is_a_404_of_ours_without_a_check(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         answers = [
@@ -317,6 +318,7 @@ def says(code: int, *headers: tuple[str, str]) -> str:
     return f"/llm/status?code={code}&h={json.dumps(headers)}"
 
 
+@pytest.mark.row("C32")
 @pytest.mark.parametrize(
     ("code", "receipt"), [(200, True), (204, True), (304, False), (302, False), (404, False), (500, False)]
 )
@@ -339,6 +341,7 @@ async def test_the_upstreams_own_retry_after_stays(tmp_path: Path) -> None:
         assert answer.headers.get_list("retry-after") == ["30"]
 
 
+@pytest.mark.row("C30")
 @pytest.mark.parametrize(
     ("upstream", "client"),
     [
@@ -525,6 +528,7 @@ async def test_the_health_path_is_answered_without_a_check(tmp_path: Path) -> No
         assert (answer.status_code, plane.authz.checks) == (200, [])
 
 
+@pytest.mark.row("C20")
 async def test_the_request_log_holds_no_query_and_no_credential(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         await plane.ask("GET", "/llm/x?token=very-secret", PAY)

@@ -38,6 +38,7 @@ def bank(tmp_path: Path) -> Bank:
     return cheap_wallet.bank(tmp_path)
 
 
+@pytest.mark.row("C26", "C27")
 async def test_parallel_uses_of_one_credential_are_one_settlement_and_one_delivery(
     start_gateway: gateway_process.Start, bank: Bank, upstream: barrage.Upstream
 ) -> None:

@@ -183,6 +183,7 @@ ELSEWHERE: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
+@pytest.mark.row("C09")
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_a_credential_opens_nothing_elsewhere_and_keeps_its_worth(place: Place, where: str) -> None:
     method, path, headers = ELSEWHERE[where]
@@ -195,6 +196,7 @@ def test_a_credential_opens_nothing_elsewhere_and_keeps_its_worth(place: Place, 
     assert place.paid() == PRICE
 
 
+@pytest.mark.row("C02", "C23")
 @pytest.mark.parametrize("state", [State.CREDIT, State.DELIVERED])
 @pytest.mark.parametrize("where", ELSEWHERE)
 def test_a_credential_whose_money_moved_opens_nothing_elsewhere_and_no_challenge_is_made(
@@ -213,6 +215,7 @@ def test_a_credential_whose_money_moved_opens_nothing_elsewhere_and_no_challenge
     place.becomes(credential, state)
 
 
+@pytest.mark.row("C15")
 def test_a_credential_opens_no_other_body_than_the_bound_one(place: Place) -> None:
     credential = place.sign("/sealed", method="POST", content=b"this")
 
@@ -264,6 +267,7 @@ def raw(place: Place, *lines: str) -> bytes:
         return sock.makefile("rb").readline().strip()
 
 
+@pytest.mark.row("C37")
 @pytest.mark.parametrize(
     "lines",
     [
@@ -287,6 +291,7 @@ def test_anything_but_one_credential_alone_is_a_bad_request(place: Place, lines:
     assert (place.paid(), place.hits, place.rows()) == (0, [], ())
 
 
+@pytest.mark.row("C26", "C27")
 def test_32_presentations_of_one_credential_are_one_payment_and_one_delivery(place: Place) -> None:
     credential = place.sign()
 
@@ -325,6 +330,7 @@ def test_8_new_credentials_take_one_credit_once(place: Place) -> None:
     assert [row.state for row in place.rows()].count(State.SPENT) == 1
 
 
+@pytest.mark.row("C26")
 def test_one_transfer_presented_32_times_is_one_delivery(place: Place) -> None:
     credential = place.push()
 
@@ -344,6 +350,7 @@ def tampered(credential: str, **changes: str) -> str:
     return "Payment " + b64url(json.dumps(document).encode())
 
 
+@pytest.mark.row("C04", "C09")
 @pytest.mark.parametrize("field", ["request", "expires", "realm", "opaque", "id", "digest"])
 def test_a_challenge_that_was_changed_is_not_ours(place: Place, field: str) -> None:
     credential = place.sign()
@@ -363,6 +370,7 @@ def test_a_challenge_that_was_changed_is_not_ours(place: Place, field: str) -> N
     assert (place.paid(), place.hits, place.rows()) == (0, [], ())
 
 
+@pytest.mark.row("C03")
 @pytest.mark.parametrize(
     "value", ["Payment", "Payment x", "Payment !!!", "Payment e30", "payment " + "A" * 40_000]
 )
@@ -373,6 +381,7 @@ def test_what_cannot_be_read_is_answered_with_a_challenge_and_reaches_nobody(pla
     assert (place.hits, place.rows()) == ([], ())
 
 
+@pytest.mark.row("C23")
 def test_a_transaction_pays_for_one_challenge_only(place: Place) -> None:
     first, second = place.sign(), place.challenges()[0]
     assert place.ask(credential=first).status_code == 200
@@ -384,6 +393,7 @@ def test_a_transaction_pays_for_one_challenge_only(place: Place) -> None:
     assert (place.paid(), len(place.hits)) == (PRICE, 1)
 
 
+@pytest.mark.row("C02")
 def test_somebody_elses_transfer_pays_for_nothing_and_is_listed(place: Place) -> None:
     paid = place.push()
     reference = places.decoded(paid.partition(" ")[2])["payload"]["hash"]
@@ -399,6 +409,7 @@ def test_somebody_elses_transfer_pays_for_nothing_and_is_listed(place: Place) ->
     assert (place.paid(), len(place.hits)) == (PRICE, 1)
 
 
+@pytest.mark.row("C02", "C35")
 def test_a_transfer_that_is_not_there_is_neither_served_nor_asked_for_again(place: Place) -> None:
     challenge = wallets.challenge_of(place.challenges()[0])
 
@@ -409,6 +420,7 @@ def test_a_transfer_that_is_not_there_is_neither_served_nor_asked_for_again(plac
     assert (place.hits, place.rows()) == ([], ())
 
 
+@pytest.mark.row("C05")
 def test_a_payer_without_money_is_not_served(place: Place) -> None:
     key = "0x" + "0d" * 32
     assert wallets.balance(place.chain, TempoAccount.from_key(key).address) == 0
@@ -418,6 +430,7 @@ def test_a_payer_without_money_is_not_served(place: Place) -> None:
     assert (answer.status_code, place.hits, place.paid()) == (402, [], 0)
 
 
+@pytest.mark.row("C05")
 @pytest.mark.parametrize("amount", [PRICE - 1, PRICE + 1])
 def test_a_transfer_of_another_amount_is_refused_before_it_is_made(place: Place, amount: int) -> None:
     challenge = wallets.challenge_of(place.challenges()[0])

@@ -75,6 +75,7 @@ def nothing_leaks(shop: Shop) -> Iterator[None]:
 # --- mppx ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("C30", "C33")
 @pytest.mark.parametrize("mode", ["pull", "push"])
 def test_mppx_pays_for_a_get_and_a_post(place: Place, mode: str) -> None:
     (got,) = place.mppx("/thing", mode=mode)
@@ -99,6 +100,7 @@ def test_mppx_pays_for_a_stream(place: Place) -> None:
     assert place.paid() == PRICE
 
 
+@pytest.mark.row("C15")
 def test_mppx_pays_for_a_body_it_binds(place: Place) -> None:
     (answer,) = place.mppx("/sealed", method="POST", body="bound")
 
@@ -225,6 +227,7 @@ def test_pympp_pays_in_the_currency_and_network_it_is_for(shop: Shop) -> None:
     assert place.paid() - before == PRICE
 
 
+@pytest.mark.row("C23")
 def test_a_transfer_that_was_made_before_asking_is_taken_once(place: Place) -> None:
     credential = place.push()
 
@@ -299,6 +302,7 @@ def test_a_websocket_opens_for_a_payment_on_its_handshake(
 # --- a 402 with several challenges ---------------------------------------------------------------------
 
 
+@pytest.mark.row("C01")
 def test_every_offer_is_a_line_of_its_own_and_each_can_be_paid(shop: Shop) -> None:
     place = shop.place("choice")
     before = place.paid(PATH_USD), place.paid(ALPHA_USD)
@@ -316,6 +320,7 @@ def test_every_offer_is_a_line_of_its_own_and_each_can_be_paid(shop: Shop) -> No
     assert (place.paid(PATH_USD), place.paid(ALPHA_USD)) == (before[0] + PRICE, before[1] + PRICE)
 
 
+@pytest.mark.row("C36")
 def test_accept_payment_orders_and_filters_but_never_empties(shop: Shop) -> None:
     place = shop.place("choice")
 
@@ -413,6 +418,7 @@ def test_the_gateways_own_buyer_keeps_the_apis_own_token(shop: Shop) -> None:
     assert place.hits[-1].headers["authorization"] == f"Bearer {BEARER}"
 
 
+@pytest.mark.row("C20")
 def test_what_the_operator_is_shown_of_payments_holds_no_credential(place: Place) -> None:
     credentials = [place.sign(), place.push()]
     for credential in credentials:

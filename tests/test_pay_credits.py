@@ -271,6 +271,7 @@ def test_a_parallel_call_that_was_quoted_before_the_first_was_answered_pays(plac
     place.becomes(first, State.CREDIT)
 
 
+@pytest.mark.row("C04", "C12")
 def test_a_payment_outlives_its_challenge_and_a_challenge_does_not(shop: Shop) -> None:
     place = shop.place("brief")
     place.moods(moody.Says(500))
@@ -289,6 +290,7 @@ def test_a_payment_outlives_its_challenge_and_a_challenge_does_not(shop: Shop) -
 # --- Idempotency-Key -----------------------------------------------------------------------------------
 
 
+@pytest.mark.row("C25")
 def test_a_delivered_credential_goes_again_only_with_its_idempotency_key(place: Place) -> None:
     credential = place.sign("/once", method="POST")
 
@@ -304,6 +306,7 @@ def test_a_delivered_credential_goes_again_only_with_its_idempotency_key(place: 
     assert place.becomes(credential, State.DELIVERED).attempt == 3
 
 
+@pytest.mark.row("C25")
 def test_an_idempotency_key_means_nothing_where_the_upstream_did_not_promise(place: Place) -> None:
     credential = place.sign()
     headers = {"Idempotency-Key": "mine"}

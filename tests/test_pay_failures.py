@@ -76,6 +76,7 @@ ITS_OWN_402 = (
 # --- an upstream that fails before its headers, or says so ---------------------------------------------
 
 
+@pytest.mark.row("C25", "C32", "C35")
 @pytest.mark.parametrize(
     ("mood", "status"),
     [
@@ -115,6 +116,7 @@ def test_a_payment_that_bought_a_failure_is_a_credit_and_the_credential_opens_ag
     assert [hit.headers["x-mpp-attempt"] for hit in place.hits] == ["1", "2"]
 
 
+@pytest.mark.row("C01")
 def test_an_upstreams_402_says_nothing_to_the_client(place: Place) -> None:
     place.moods(moody.Says(402, b"pay me instead", headers=ITS_OWN_402))
 
@@ -387,6 +389,7 @@ def test_a_slow_upload_is_one_delivery(place: Place) -> None:
     assert (place.paid(), place.begun) == (PRICE, 1)
 
 
+@pytest.mark.row("C26", "C35")
 def test_a_second_presentation_while_the_first_uploads_waits_and_is_refused(place: Place) -> None:
     credential = place.sign(method="POST")
 
