@@ -46,7 +46,7 @@ def _lines(services: Sequence[listed.Service], base: str) -> Iterator[str]:
     for service in services:
         heading = f"Endpoints of {line(service.listing.title)}" if len(services) > 1 else "Endpoints"
         yield from ("", f"## {heading}", "")
-        yield from (f"- {_endpoint(operation, service)}" for operation in service.operations)
+        yield from _endpoints(service)
     if ways := prices.ways(o.route.price for s in services for o in s.operations if o.route.price):
         yield from _how_to_pay(ways)
     yield from ("", "## Links", "", f"- [OpenAPI description]({base}/openapi.json)")
@@ -57,19 +57,27 @@ def _lines(services: Sequence[listed.Service], base: str) -> Iterator[str]:
         yield from (f"- [{_LINKS[name]}{of}]({_target(uri)})" for name, uri in service.listing.docs)
 
 
-def _endpoint(operation: listed.Operation, service: listed.Service) -> str:
+def _endpoints(service: listed.Service) -> Iterator[str]:
+    """A line for each route at each path that it is listed with, with all methods that say the same there."""
+    methods: dict[tuple[str, str], list[str]] = {}
+    for operation in service.operations:
+        methods.setdefault((operation.path, _about(operation, service)), []).append(operation.method)
+    for (path, about), found in methods.items():
+        yield f"- `{', '.join(found)} {path}`: {about}"
+
+
+def _about(operation: listed.Operation, service: listed.Service) -> str:
     described, price = operation.described, operation.route.price
-    said = described.summary or described.description
-    about = f" {line(said)}." if said else ""
-    about = about.replace("..", ".") if about.endswith("..") else about
+    said = line(described.summary or described.description or "")
+    about = f"{said}{'' if said.endswith(('.', '!', '?')) else '.'} " if said else ""
     if price is None:
-        return f"`{operation.method} {operation.path}`:{about} Free."
+        return f"{about}Free."
     costs = " or ".join(
         f"{prices.words(offer, service.listing)} ({offer.method} {offer.intent}, "
         f"{offer.amount} base units of {offer.currency})"
         for offer in price.offers
     )
-    return f"`{operation.method} {operation.path}`:{about} Price: {costs}."
+    return f"{about}Price: {costs}."
 
 
 def _how_to_pay(ways: Sequence[tuple[str, str, str]]) -> Iterator[str]:

@@ -5,10 +5,10 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mpp_authz.pricing import RoutePrice
+from mpp_authz.pricing import Offer, RoutePrice
 from mpp_operator import ir
 from mpp_operator.discovery import listed, prices
 
@@ -28,6 +28,11 @@ _SCHEMAS: Final = {
         },
         "required": ["type", "title", "status"],
     }
+}
+#: Of an operation whose author does not say what it answers.
+_UNKNOWN: Final = {
+    "200": {"description": "Successful response"},
+    "default": {"description": "Anything else that the API or the gateway answers"},
 }
 #: What the gateway itself answers on a paid operation, beside what the upstream does.
 _RESPONSES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -76,7 +81,7 @@ def render(services: Sequence[listed.Service]) -> str:
     responses: dict[str, Any] = {}
     for service in services:
         for operation in service.operations:
-            item = paths.setdefault(operation.path, {})
+            item = paths.setdefault(operation.path, _path_item(operation))
             item[operation.method.lower()] = _operation(operation, service, used, responses, len(services) > 1)
     document: dict[str, Any] = {"openapi": "3.1.0", "info": info(services)}
     about = _service_info(services)
@@ -111,6 +116,11 @@ def _components(services: Sequence[listed.Service]) -> dict[str, Any]:
     return found
 
 
+def _path_item(operation: listed.Operation) -> dict[str, Any]:
+    """What the operations of a path have in common: its parameters."""
+    return {"parameters": [_path_parameter(p, {}) for p in operation.parameters]} if operation.parameters else {}
+
+
 def _operation(
     operation: listed.Operation, service: listed.Service, used: set[str], responses: dict[str, Any], shared: bool
 ) -> dict[str, Any]:
@@ -133,7 +143,7 @@ def _operation(
     return document
 
 
-def _offer(offer: Any, listing: ir.Listing) -> dict[str, str]:
+def _offer(offer: Offer, listing: ir.Listing) -> dict[str, str]:
     return {
         "intent": offer.intent,
         "method": offer.method,
@@ -154,31 +164,33 @@ def _description(described: ir.Operation, price: RoutePrice | None) -> str:
 
 
 def _parameters(operation: listed.Operation, described: ir.Operation) -> list[Any]:
+    """What the operation says beyond its path's parameters, and what it says of these."""
     given = json.loads(described.parameters) if described.parameters is not None else []
-    in_path = {p["name"]: p for p in given if p.get("in") == "path"}
-    found = []
-    for parameter in operation.parameters:
-        document = {"schema": {"type": "string"}, **in_path.get(parameter.given, {})}
-        if parameter.rest and "description" not in document:
-            document["description"] = "All that follows in the path; it may hold slashes"
-        found.append({**document, "name": parameter.name, "in": "path", "required": True})
-    return found + [p for p in given if p.get("in") != "path"]
+    in_path = {p["name"]: p for p in given if p["in"] == "path"}
+    own = [_path_parameter(p, in_path[p.given]) for p in operation.parameters if p.given in in_path]
+    return own + [p for p in given if p["in"] != "path"]
+
+
+def _path_parameter(parameter: listed.Parameter, said: Mapping[str, Any]) -> dict[str, Any]:
+    document = {"name": parameter.name, "in": "path", "required": True}
+    if parameter.rest:
+        document["description"] = "All that follows in the path; it may hold slashes"
+    value = {} if "content" in said else {"schema": {"type": "string"}}
+    return {**document, **value, **said, "name": parameter.name}
 
 
 def _responses(described: ir.Operation, price: RoutePrice | None, shared: dict[str, Any]) -> dict[str, Any]:
-    if described.responses is not None:
-        found = json.loads(described.responses)
-    else:
-        found = {"200": {"description": "Successful response"}, "default": {"description": "The API's own answer"}}
+    found = json.loads(described.responses) if described.responses is not None else dict(_UNKNOWN)
     # Ours alone: an upstream's 402 reaches nobody.
     found.pop("402", None)
-    if price is not None:
-        for status, (name, response) in _RESPONSES.items():
-            if status in found or (status == "413" and price.digest_max_bytes is None):
-                continue
-            shared[name] = response
-            found[status] = {"$ref": f"#/components/responses/{name}"}
-    return dict(sorted(found.items()))
+    for status, (name, response) in _RESPONSES.items() if price is not None else ():
+        said = status in found or (described.responses is None and status != "402")
+        bound = price is not None and price.digest_max_bytes is not None
+        if said or (status == "413" and not bound):
+            continue
+        shared[name] = response
+        found[status] = {"$ref": f"#/components/responses/{name}"}
+    return dict(sorted(found.items())) or dict(_UNKNOWN)
 
 
 def _operation_id(operation: listed.Operation, service: listed.Service, used: set[str]) -> str:
