@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("payments", help="what the ledger holds")
     payments.add_arguments(listing)
     listing.set_defaults(command=lambda options, _: payments.run(options))
+    _import_arguments(commands.add_parser("import", help="write a PaidService from an OpenAPI description"))
     _bootstrap_arguments(commands.add_parser("bootstrap", help="print the configuration that Envoy starts with"))
     commands.add_parser("authz", help="answer Envoy's Checks (its own --help says more)", add_help=False)
     return parser
@@ -179,6 +180,39 @@ def _compile(options: argparse.Namespace, out: console.Console) -> int:
             ) from error
     out.say(f"revision {compiled.compilation.revision}: {len(found.services)} services, {len(files)} files")
     return console.DONE
+
+
+# --- import ----------------------------------------------------------------------------------------------
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("description", metavar="FILE", type=Path, help="OpenAPI 3.0 or 3.1, as JSON or YAML")
+    parser.add_argument("--price", metavar="AMOUNT", required=True, help='of each operation, such as "0.05"')
+    parser.add_argument("--currency", metavar="NAME", default="pathUSD", help="(default: %(default)s)")
+    parser.add_argument(
+        "--network", metavar="NAME", default="moderato", help="real money only when named (default: %(default)s)"
+    )
+    parser.add_argument("--recipient", metavar="ADDRESS", help="who is paid (default: RECIPIENT_ADDRESS says it)")
+    parser.add_argument("--upstream", metavar="URL", help="where the API is (default: its first server)")
+    parser.add_argument("--name", metavar="NAME", help="of the service and its basePath (default: from the title)")
+    parser.add_argument("--namespace", metavar="NAME", default="default", help="(default: %(default)s)")
+    parser.add_argument("--host", metavar="HOST", action="append", default=[], help="may be given several times")
+    parser.add_argument(
+        "--only", metavar="PATTERN", action="append", default=[],
+        help="these operations alone: /pets/**, 'GET /pets/{id}' or tag:pets; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--free", metavar="PATTERN", action="append", default=[], help="these cost nothing; as --only"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="where to write (default: stdout)")
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.set_defaults(command=_import)
+
+
+def _import(options: argparse.Namespace, out: console.Console) -> int:
+    from mpp_operator.importing import command
+
+    return command.run(options, out)
 
 
 # --- bootstrap -------------------------------------------------------------------------------------------
