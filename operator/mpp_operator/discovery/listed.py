@@ -75,7 +75,7 @@ def services(host: Sequence[ir.Service]) -> tuple[Service, ...]:
 def _operations(service: ir.Service, below: tuple[str, ...]) -> tuple[Operation, ...]:
     """`below` are the basePaths under this service's, which take what is theirs before it does."""
     taken = [ir.PathPattern(_segments(base), rest=True) for base in below]
-    templates: dict[ir.PathPattern, tuple[str, tuple[Parameter, ...]]] = {}
+    templates: dict[ir.PathPattern, tuple[str, tuple[str, ...]]] = {}
     before: dict[str, list[ir.PathPattern]] = {}
     found = []
     for route in service.routes:
@@ -88,8 +88,8 @@ def _operations(service: ir.Service, below: tuple[str, ...]) -> tuple[Operation,
                 continue
             if shape not in templates:
                 templates[shape] = _template(shape, route, whole.rest)
-            path, parameters = templates[shape]
-            found.append(Operation(path, method, _with_given(parameters, route), route))
+            path, names = templates[shape]
+            found.append(Operation(path, method, _parameters(names, route), route))
     return tuple(found)
 
 
@@ -126,23 +126,23 @@ def _below(bases: Sequence[str], above: str) -> tuple[str, ...]:
 # --- templates -------------------------------------------------------------------------------------------
 
 
-def _template(shape: ir.PathPattern, route: ir.Route, rest: bool) -> tuple[str, tuple[Parameter, ...]]:
-    """The path of `shape` with a name for each open segment, and these as parameters."""
+def _template(shape: ir.PathPattern, route: ir.Route, rest: bool) -> tuple[str, tuple[str, ...]]:
+    """The path of `shape` with a name for each open segment, and the names."""
     opened = sum(segment is None for segment in shape.segments)
-    given = [name for name, _ in zip(_given(route), range(opened), strict=False)]
-    own = sum(segment is None for segment in route.path.segments)
-    names = list(_unique(given[n] or ("path" if n >= own else "segment") for n in range(opened)))
-    parameters = tuple(Parameter(name, given[n], rest and n == opened - 1) for n, name in enumerate(names))
+    last = opened - 1 if rest else -1
+    given = zip(range(opened), _given(route), strict=False)
+    names = tuple(_unique(name or ("path" if n == last else "segment") for n, name in given))
     written = iter(names)
     parts = [f"{{{next(written)}}}" if segment is None else segment for segment in shape.segments]
-    return "/" + "/".join(parts) + ("/" if shape.trailing_slash else ""), parameters
+    return "/" + "/".join(parts) + ("/" if shape.trailing_slash else ""), names
 
 
-def _with_given(parameters: tuple[Parameter, ...], route: ir.Route) -> tuple[Parameter, ...]:
-    """The parameters of a template that another route may have named, with the names of this one."""
+def _parameters(names: Sequence[str], route: ir.Route) -> tuple[Parameter, ...]:
+    """The parameters of a template, which another route may have named, as `route` has them."""
+    last = len(names) - 1 if route.path.rest else -1
     return tuple(
-        Parameter(parameter.name, given, parameter.rest)
-        for parameter, given in zip(parameters, _given(route), strict=False)
+        Parameter(name, given, n == last)
+        for n, (name, given) in enumerate(zip(names, _given(route), strict=False))
     )
 
 

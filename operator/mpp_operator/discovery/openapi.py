@@ -82,7 +82,10 @@ def render(services: Sequence[listed.Service]) -> str:
     for service in services:
         for operation in service.operations:
             item = paths.setdefault(operation.path, _path_item(operation))
-            item[operation.method.lower()] = _operation(operation, service, used, responses, len(services) > 1)
+            said = _operation(operation, service, used, responses, len(services) > 1)
+            shared = item.get("parameters", [])
+            own = [p for p in _parameters(operation, operation.described) if p not in shared]
+            item[operation.method.lower()] = {**({"parameters": own} if own else {}), **said}
     document: dict[str, Any] = {"openapi": "3.1.0", "info": info(services)}
     about = _service_info(services)
     if about:
@@ -133,8 +136,6 @@ def _operation(
         document["summary"] = described.summary
     if about := _description(described, price):
         document["description"] = about
-    if parameters := _parameters(operation, described):
-        document["parameters"] = parameters
     if described.request_body is not None:
         document["requestBody"] = json.loads(described.request_body)
     if price is not None:
@@ -164,10 +165,10 @@ def _description(described: ir.Operation, price: RoutePrice | None) -> str:
 
 
 def _parameters(operation: listed.Operation, described: ir.Operation) -> list[Any]:
-    """What the operation says beyond its path's parameters, and what it says of these."""
+    """All parameters of an operation: its path's, with what is said of them, and others."""
     given = json.loads(described.parameters) if described.parameters is not None else []
     in_path = {p["name"]: p for p in given if p["in"] == "path"}
-    own = [_path_parameter(p, in_path[p.given]) for p in operation.parameters if p.given in in_path]
+    own = [_path_parameter(p, in_path.get(p.given, {})) for p in operation.parameters]
     return own + [p for p in given if p["in"] != "path"]
 
 
