@@ -157,6 +157,8 @@ def _compile(options: argparse.Namespace, out: console.Console) -> int:
     found = sources.load(sources.expand(options.files), options.config)
     folder = local_secrets.Folder(options.secrets_dir, os.environ)
     compiled = sources.build(found, sources.recipients_only(found, folder))
+    for warning in compiled.warnings:
+        out.say(f"warning: {warning}")
     files = compiled.compilation.artifacts
     if options.check:
         try:

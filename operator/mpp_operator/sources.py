@@ -5,7 +5,7 @@ Every problem is one line: `file: namespace/name: field: what was expected, what
 
 import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ class Sources:
     names_keys: bool  # gateway.yaml says where the signing keys are
     places: Mapping[compiler.Key, str]
     config_file: Path | None
+    #: What `openapiFrom` led to, as far as it led anywhere.
+    documents: compiler.Documents = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,18 @@ class Compiled:
     sources: Sources
     compilation: compiler.Compilation
     values: Mapping[ir.SecretSource, str]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each thing that is served, but not as its author meant it."""
+        lines = [
+            f"{self.sources.places[key]}: {'/'.join(key)}: {line}"
+            for key, conditions in self.compilation.conditions.items()
+            for condition in conditions
+            if condition.type is status.ConditionType.DESCRIBED and not condition.status
+            for line in _NEXT_PROBLEM.split(condition.message)
+        ]
+        return (*lines, *self.compilation.warnings)
 
 
 def expand(paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -76,8 +90,14 @@ def load(files: Collection[Path], config_file: Path | None, overrides: Mapping[s
     problems: list[str] = []
     services: dict[compiler.Key, paidservice.PaidService] = {}
     places: dict[compiler.Key, str] = {}
+    config_maps: dict[tuple[str, str], Mapping[str, str]] = {}
     for file in files:
         for document in _documents(file, problems):
+            if isinstance(document, Mapping) and document.get("kind") == "ConfigMap":
+                _add_config_map(file, document, config_maps, problems)
+                continue
+            if isinstance(document, Mapping) and "openapi" in document and "kind" not in document:
+                continue  # an API's description beside the PaidService that names it
             try:
                 service = paidservice.parse(document)
             except paidservice.SpecError as error:
@@ -105,7 +125,17 @@ def load(files: Collection[Path], config_file: Path | None, overrides: Mapping[s
         problems.append(f"{', '.join(map(str, files))}: expected at least one PaidService, got none")
     if problems:
         raise console.Failure(console.WRONG_INPUT, *problems)
-    return Sources(tuple(services.values()), config, "challengeKeys" in document, places, config_file)
+    found = {
+        service.key: _description(service, Path(places[service.key]), config_maps) for service in services.values()
+    }
+    return Sources(
+        tuple(services.values()),
+        config,
+        "challengeKeys" in document,
+        places,
+        config_file,
+        {key: description for key, description in found.items() if description is not None},
+    )
 
 
 def config(file: Path) -> gateway.GatewayConfig:
@@ -177,12 +207,12 @@ def build(sources: Sources, values: Mapping[ir.SecretSource, str]) -> Compiled:
         for source in _recipient_sources(sources)
         if _as_secret(source) in values
     }
-    compilation = compiler.compile(sources.services, sources.config, recipients)
+    compilation = compiler.compile(sources.services, sources.config, recipients, sources.documents)
     problems = [
         f"{sources.places[key]}: {'/'.join(key)}: {line}"
         for key, conditions in compilation.conditions.items()
         for condition in conditions
-        if not condition.status
+        if not condition.status and condition.type is not status.ConditionType.DESCRIBED
         for line in _NEXT_PROBLEM.split(condition.message)
     ]
     if problems:
@@ -363,6 +393,46 @@ def _yaml_problem(error: Exception) -> str:
         said = "a number or a date that is none, or has thousands of digits; write it in quotes"
     fix = next((fix for words, fix in _YAML_FIXES.items() if re.search(words, said)), None)
     return where + (said if said.isprintable() else ascii(said)) + (f"; {fix}" if fix else "")
+
+
+def _add_config_map(
+    file: Path,
+    document: Mapping[str, Any],
+    config_maps: dict[tuple[str, str], Mapping[str, str]],
+    problems: list[str],
+) -> None:
+    """A ConfigMap beside the PaidServices, as a cluster would have it."""
+    title = f"{file}: ConfigMap {_title(document)}"
+    metadata, data = document.get("metadata"), document.get("data", {})
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str):
+        problems.append(f"{file}: ConfigMap: metadata.name: expected a name, got nothing")
+    elif not isinstance(data, Mapping) or not all(isinstance(part, str) for item in data.items() for part in item):
+        problems.append(f"{title}: data: expected texts by key (data: {{openapi.yaml: |…}}), got something else")
+    else:
+        key = str(metadata.get("namespace", "default")), metadata["name"]
+        if key in config_maps:
+            problems.append(f"{title}: metadata.name: expected each ConfigMap once, got it twice")
+        config_maps[key] = data
+
+
+def _description(
+    service: paidservice.PaidService, file: Path, config_maps: Mapping[tuple[str, str], Mapping[str, str]]
+) -> str | compiler.Unreadable | None:
+    """The text that `openapiFrom` leads to; None: to nothing."""
+    source = compiler.document_source(service)
+    if source is None:
+        return None
+    if source.kind == "ConfigMap":
+        return config_maps.get((source.namespace, source.name), {}).get(source.key)
+    try:
+        with (file.parent / source.name).open(encoding="utf-8-sig") as text:
+            return text.read(merge.MAX_DOCUMENT + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return compiler.Unreadable(error.strerror or type(error).__name__)
+    except ValueError:  # UnicodeDecodeError, or a NUL in the name
+        return compiler.Unreadable("something else than UTF-8 text")
 
 
 def _config_document(file: Path | None, problems: list[str]) -> Mapping[str, Any]:
