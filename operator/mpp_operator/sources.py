@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import yaml
 
-from mpp_operator import compiler, console, gateway, ir, local_secrets, paidservice
+from mpp_operator import compiler, console, gateway, ir, local_secrets, paidservice, status
+from mpp_operator.discovery import merge
 from mpp_operator.document import kind, plain
 
 #: An address that PostgreSQL's own tools take. What is behind the scheme is for them to judge.
