@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_config_files_can_be_read_by_others(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "config").stat().st_mode) == 0o755
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..data", "../x"])
+@pytest.mark.parametrize("name", ["", "a/b/c", "..data", "../x", "a/..", "a/.b", "/a"])
 def test_a_name_that_is_not_a_plain_file_name_is_refused_before_anything_is_written(
     tmp_path: Path, name: str
 ) -> None:
@@ -130,3 +131,58 @@ def test_a_durable_file_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         directory.write(tmp_path / "signing.key", "second", mode=0o600, durable=True)
     assert (tmp_path / "signing.key").read_text() == "first"
+
+
+# --- files in folders, which stay ------------------------------------------------------------------------
+
+
+def test_a_file_that_is_named_no_more_stays_for_who_reads_the_old_generation(tmp_path: Path) -> None:
+    directory.publish(tmp_path, {"rds.json": "old", "discovery/1.json": "one"})
+
+    assert directory.publish(tmp_path, {"rds.json": "new", "discovery/2.json": "two"})
+
+    assert {e.name: e.read_text() for e in (tmp_path / "discovery").iterdir()} == {
+        "1.json": "one",
+        "2.json": "two",
+    }
+    assert directory.read(tmp_path) == {"rds.json": "new"}
+
+
+def test_a_file_that_was_not_named_for_long_is_taken_away(tmp_path: Path) -> None:
+    directory.publish(tmp_path, {"rds.json": "old", "discovery/1.json": "one", "discovery/2.json": "two"})
+    long_ago = time.time() - directory.KEPT - 1
+    for file in (tmp_path / "discovery").iterdir():
+        os.utime(file, (long_ago, long_ago))
+
+    directory.publish(tmp_path, {"rds.json": "new", "discovery/2.json": "two"})
+    directory.publish(tmp_path, {"rds.json": "newer"})
+
+    assert [e.name for e in (tmp_path / "discovery").iterdir()] == ["2.json"]
+
+
+def test_a_lasting_file_cut_short_by_a_power_loss_is_written_again(tmp_path: Path) -> None:
+    directory.publish(tmp_path, {"rds.json": "", "discovery/1.json": "whole"})
+    (tmp_path / "discovery" / "1.json").write_text("wh")
+
+    assert directory.publish(tmp_path, {"rds.json": "", "discovery/1.json": "whole"})
+    assert (tmp_path / "discovery" / "1.json").read_text() == "whole"
+    assert not directory.publish(tmp_path, {"rds.json": "", "discovery/1.json": "whole"})
+
+
+def test_lasting_files_are_there_before_the_swap(tmp_path: Path) -> None:
+    (tmp_path / "discovery").mkdir()
+    (tmp_path / "discovery" / ".1.json.new").mkdir()  # it cannot be written
+
+    with pytest.raises(OSError, match="directory"):
+        directory.publish(tmp_path, {"rds.json": "", "discovery/1.json": "one"})
+
+    assert directory.read(tmp_path) == {}
+
+
+def test_what_else_lies_in_a_folder_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "discovery" / "deeper").mkdir(parents=True)
+    os.utime(tmp_path / "discovery" / "deeper", (0, 0))
+
+    directory.publish(tmp_path, {"rds.json": ""})
+
+    assert (tmp_path / "discovery" / "deeper").is_dir()

@@ -3,37 +3,59 @@
     config/..17/rds.json        one generation
     config/..data -> ..17       renamed over in one step: the moment of change
     config/rds.json -> ..data/rds.json
+    config/discovery/<hash>.json   outside of the generations: added before the swap, taken away long after
+
+What the files of a generation refer to by name lies in folders beside them. There a name is a hash of the text, so
+old and new files live side by side, and a reader of an old generation still finds what that named.
 
 Knows nothing of what is in the files. One writer per folder (the caller's lock), any number of readers.
 """
 
+import contextlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 _DATA: Final = "..data"
 _GENERATION: Final = re.compile(r"\.\.[0-9]+")
+_NAME: Final = re.compile(r"(?!\.\.)[^/]+(/(?!\.)[^/]+)?")
+
+#: Seconds for which a file that is named no more stays for the readers of what named it. They read in seconds.
+KEPT: Final = 600.0
 
 
 def publish(path: Path, files: Mapping[str, str], *, mode: int = 0o644) -> bool:
     """Make `path` hold exactly `files` ({name: text}), all at once; tell whether anything changed.
+
+    A name with a folder (`discovery/<hash>.json`) always has the same text. Such files are added before the rest
+    changes, and stay for `KEPT` seconds after the last publication that named them.
 
     Files get `mode`; folders get the same with the search bit where it can be read. A crash leaves the old
     generation or the new. After a power cut files may be short: no fsync, because every writer publishes again
     when it starts and compares bytes.
 
     Raises:
-        ValueError: a name is not a plain file name.
+        ValueError: a name is neither a plain file name nor one in a folder.
         OSError: the folder cannot be written.
     """
     for name in files:
-        if not name or "/" in name or name.startswith(".."):
-            raise ValueError(f"{path}: expected plain file names, got {name!r}")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{path}: expected plain file names, or one folder and such a name, got {name!r}")
     _make(path, _folder_mode(mode))
-    if read(path) == dict(files):
+    lasting = {name: text for name, text in files.items() if "/" in name}
+    files = {name: text for name, text in files.items() if name not in lasting}
+    added = _add(path, lasting, mode)
+    changed = _swap(path, files, mode)
+    _forget(path, lasting)
+    return changed or added
+
+
+def _swap(path: Path, files: Mapping[str, str], mode: int) -> bool:
+    if read(path) == files:
         return False
     current = _current(path)
     number = max((int(entry.name[2:]) for entry in _generations(path)), default=0) + 1
@@ -50,7 +72,7 @@ def publish(path: Path, files: Mapping[str, str], *, mode: int = 0o644) -> bool:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The files of the current generation; empty when there is none."""
+    """The files of the current generation, without those in folders; empty when there is none."""
     try:
         entries = sorted((path / _DATA).iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -82,6 +104,43 @@ def sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# --- files in folders, which stay -------------------------------------------------------------------------
+
+
+def _add(path: Path, files: Mapping[str, str], mode: int) -> bool:
+    """Write what is missing, or damaged by a power cut; note of all that they were published now."""
+    for folder in {name.partition("/")[0] for name in files}:
+        _make(path / folder, _folder_mode(mode))
+    added = False
+    for name, text in files.items():
+        file = path / name
+        with contextlib.suppress(FileNotFoundError):
+            if file.read_bytes() == text.encode():
+                os.utime(file)
+                continue
+        fresh = file.with_name(f".{file.name}.new")
+        fresh.unlink(missing_ok=True)
+        write(fresh, text, mode=mode)
+        fresh.replace(file)  # whoever finds the name finds the whole text
+        added = True
+    return added
+
+
+def _forget(path: Path, files: Mapping[str, str]) -> None:
+    """Take away what has not been published for long."""
+    oldest = time.time() - KEPT
+    for folder in path.iterdir():
+        if folder.is_symlink() or not folder.is_dir() or folder.name.startswith(".."):
+            continue
+        for file in folder.iterdir():
+            stale = f"{folder.name}/{file.name}" not in files and file.lstat().st_mtime < oldest
+            if stale and file.is_file():
+                file.unlink()
+
+
+# --- generations -----------------------------------------------------------------------------------------
 
 
 def _folder_mode(mode: int) -> int:

@@ -105,6 +105,11 @@ def validate(
         (folder / bootstrap.SECRETS_DIRECTORY).mkdir()
         for name, text_of in _placeholders(cds).items():
             (folder / bootstrap.SECRETS_DIRECTORY / secrets.file_name(name)).write_text(text_of)
+        for name, text_of in artifacts.items():
+            if "/" in name:  # what the routes refer to
+                file = folder / bootstrap.CONFIG_DIRECTORY / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text_of, encoding="utf-8")
         (folder / "envoy.json").write_text(text)
         command = [*argv("envoy.json", executable=executable), "--mode", "validate"]
         result = subprocess.run(

@@ -1,4 +1,5 @@
-"""The route configuration (RDS): hosts, basePaths, methods, prices as context extensions. Knows no price.
+"""The route configuration (RDS): hosts, basePaths, methods, prices as context extensions, discovery documents.
+Knows no price.
 
 Matching stays flat: one virtual host per set of hosts that serve the same services, in it a hash of whole paths
 and a trie of basePaths, under each basePath the routes of one service in the author's order. The trie takes the
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from mpp_authz import wire
 from mpp_operator import ir
-from mpp_operator.artifacts import TYPE, clusters, compact_json
+from mpp_operator.artifacts import TYPE, answers, clusters, compact_json, discovery
 
 #: The one RouteConfiguration; the listener asks for it by name.
 ROUTE_CONFIGURATION: Final = "mpp"
@@ -31,7 +32,7 @@ TIMEOUT_METADATA: Final = ("mpp", "timeout_ms")
 
 #: What a browser may read of our answers, and send with its requests. No cookies: no allow_credentials.
 _EXPOSED_HEADERS: Final = "WWW-Authenticate, Payment-Receipt, Payment-Credit, Retry-After"
-_ALLOWED_HEADERS: Final = "Authorization, Payment-Authorization, Accept-Payment, Idempotency-Key, Content-Type"
+ALLOWED_HEADERS: Final = "Authorization, Payment-Authorization, Accept-Payment, Idempotency-Key, Content-Type"
 
 #: An upstream's own payment headers. They never reach the client, whom only we may ask for money. The router takes
 #: them off before any filter adds ours: an upstream's marker would make its 402 look like our own.
@@ -60,6 +61,9 @@ REQUEST_ONLY: Final = (
     wire.FORWARDED_PROTO,
 )
 
+#: Bytes that the body of a direct response may have at least: the problems of routes, far below this.
+_MIN_LONGEST_BODY: Final = 1024 * 1024
+
 #: A guard's regular expression names at most this many paths, so that no program grows without bound.
 _GUARD_PATHS: Final = 40
 
@@ -71,12 +75,11 @@ _ANY_ORIGIN: Final = ("*",)
 #: Said once by a virtual host, and by the routes that want something else: a third of a route's text, else.
 #: It is what a PaidService that says nothing gets.
 _USUAL_RETRIES: Final = ir.Retries(2, ("connect-failure", "refused-stream", "reset-before-request"), None)
-#: Nothing is free by omission: a route that does not say this is asked about.
-_FREE: Final = {wire.PRICED_FILTERS: {"@type": f"{TYPE}envoy.config.route.v3.FilterConfig", "disabled": True}}
 
 
 def render(gateway: ir.Gateway) -> dict[str, str]:
-    """`rds.json`: a DiscoveryResponse with the RouteConfiguration. `version_info` is the content's hash.
+    """`rds.json`: a DiscoveryResponse with the RouteConfiguration. `version_info` is the content's hash. And the
+    documents that its routes answer with, by name; they must be where Envoy looks before `rds.json` is.
 
     Services are rendered once and remembered, so one changed service among thousands costs one service.
 
@@ -91,41 +94,52 @@ def render(gateway: ir.Gateway) -> dict[str, str]:
     shared: dict[tuple[int, ...], tuple[list[str], list[ir.Service]]] = {}
     for host, services in sorted(by_host.items()):
         shared.setdefault(tuple(map(id, services)), ([], services))[0].append(host)
-    texts = [_virtual_host(hosts, services) for hosts, services in shared.values()] + [_NO_HOST]
+    https_only = not gateway.transport.insecure_http
+    texts = []
+    files: dict[str, str] = {}
+    for hosts, services in shared.values():
+        documents = discovery.of_host(services, https_only=https_only)
+        texts.append(_virtual_host(hosts, services, documents))
+        files |= documents.files
+    texts.append(_NO_HOST)
+    # Envoy refuses all routes where one body is longer than this.
+    longest = max(_MIN_LONGEST_BODY, discovery.largest(files.values()))
     resource = (
         f'{{"@type":"{TYPE}envoy.config.route.v3.RouteConfiguration","name":"{ROUTE_CONFIGURATION}",'
-        f'"max_direct_response_body_size_bytes":1048576,'
+        f'"max_direct_response_body_size_bytes":{longest},'
         # A service's own headers are set after these removals, not before them.
         f'"most_specific_header_mutations_wins":true,"request_headers_to_remove":{compact_json(REQUEST_ONLY)},'
         f'"response_headers_to_remove":{compact_json(_UPSTREAM_PAYMENT)},"virtual_hosts":[{",".join(texts)}]}}'
     )
     version = hashlib.sha256(resource.encode()).hexdigest()[:16]
-    return {"rds.json": f'{{"resources":[{resource}],"version_info":"{version}"}}\n'}
+    return {**files, "rds.json": f'{{"resources":[{resource}],"version_info":"{version}"}}\n'}
 
 
 # --- a virtual host ------------------------------------------------------------------------------------
 
 
-def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
-    paths: dict[str, str] = {}
-    prefixes: dict[str, str] = {}
-    miss = _action([_NO_ROUTE_CONNECT, _not_found("-/404")])
+def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service], documents: discovery.Routes) -> str:
+    paths = {path: _action(routes) for path, routes in documents.exact.items()}
+    prefixes = {prefix: _action(routes) for prefix, routes in documents.prefixes.items()}
+    miss = _action(_list([_NO_ROUTE_CONNECT, _not_found("-/404")]))
     bases = {service.base_path for service in services}
     for service in services:
         base = service.base_path
         at_base, below = _service(service)
+        if base in documents.below:
+            below = f"{documents.below[base]},{below}"
         if (base if base == "/" else f"{base}/") in prefixes:
             raise ValueError(
                 f"{service.namespace}/{service.name}: host {hosts[0]}: expected one service at {base}, got two"
             )
         if base == "/":
-            prefixes["/"] = below
+            prefixes["/"] = _action(below)
         else:
-            prefixes[f"{base}/"] = below
+            prefixes[f"{base}/"] = _action(below)
             # Where the basePath itself is nothing and nobody else would take it, the miss below says so.
             if at_base is not None or not bases.isdisjoint(_above(base)):
                 # `:path` includes the query. `/b` alone is no key of the trie: it would swallow `/bb/x`.
-                paths[base] = prefixes[f"{base}?"] = at_base or miss
+                paths[base] = prefixes[f"{base}?"] = _action(at_base) if at_base else miss
     trie = f'{{"input":{_PATH_INPUT},"prefix_match_map":{{"map":{_json_map(prefixes)}}}}}'
     matcher = (
         f'{{"matcher_tree":{{"exact_match_map":{{"map":{_json_map(paths)}}},"input":{_PATH_INPUT}}},'
@@ -142,7 +156,7 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service]) -> str:
 
 @lru_cache(maxsize=16_384)
 def _service(service: ir.Service) -> tuple[str | None, str]:
-    """What a service answers at its basePath itself (None: nothing), and below it: `on_match` of the matcher."""
+    """The routes of a service at its basePath itself (None: nothing), and below it."""
     at_base = [_route(service, route, at_base=True) for route in service.routes if _is_root(route.path)]
     below = [_route(service, route, at_base=False) for route in service.routes]
     cors = _own_cors(service)
@@ -153,7 +167,7 @@ def _service(service: ir.Service) -> tuple[str | None, str]:
     preflight = _preflight(service)
     last = _not_found(f"{name}/-/404", cors)
     below += [_method_not_allowed(name, match, methods, cors) for match, methods in _known_paths(service)]
-    return _action([preflight, *at_base, last]) if at_base else None, _action([preflight, *below, last])
+    return _list([preflight, *at_base, last]) if at_base else None, _list([preflight, *below, last])
 
 
 def _above(base: str) -> list[str]:
@@ -189,7 +203,7 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
         action["retry_policy"] = {}  # hides the virtual host's
     elif retries != _USUAL_RETRIES:
         action["retry_policy"] = _retries(retries)
-    filters: dict[str, Any] = dict(_FREE) if route.price is None else {wire.PRICED_FILTERS: _check(route)}
+    filters: dict[str, Any] = dict(answers.FREE) if route.price is None else {wire.PRICED_FILTERS: _check(route)}
     filters |= _own_cors(service)
     document: dict[str, Any] = {
         "name": route.key,
@@ -206,7 +220,7 @@ def _route(service: ir.Service, route: ir.Route, *, at_base: bool) -> dict[str, 
     if service.headers_set:
         # A percent sign would start one of Envoy's format operators.
         document["request_headers_to_add"] = [
-            _header(key, value.replace("%", "%%")) for key, value in service.headers_set
+            answers.header(key, value.replace("%", "%%")) for key, value in service.headers_set
         ]
     return document
 
@@ -363,20 +377,9 @@ def _method_matcher(methods: Sequence[str]) -> dict[str, Any]:
 # --- answers of our own --------------------------------------------------------------------------------
 
 
-def _problem(name: str, match: dict[str, Any], status: int, title: str, detail: str) -> dict[str, Any]:
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return {
-        "name": name,
-        "match": match,
-        "direct_response": {"status": status, "body": {"inline_string": compact_json(body)}},
-        "response_headers_to_add": [_header("content-type", "application/problem+json")],
-        "typed_per_filter_config": dict(_FREE),
-    }
-
-
 def _not_found(name: str, filters: dict[str, Any] | None = None) -> dict[str, Any]:
     # An empty prefix also takes what is no path, such as the `*` of `OPTIONS *`.
-    document = _problem(name, {"prefix": ""}, 404, "Not Found", "No service of this gateway has this path.")
+    document = answers.problem(name, {"prefix": ""}, 404, "Not Found", "No service of this gateway has this path.")
     document["typed_per_filter_config"] |= filters or {}
     return document
 
@@ -385,8 +388,8 @@ def _method_not_allowed(
     name: str, match: dict[str, Any], methods: Sequence[str], filters: dict[str, Any]
 ) -> dict[str, Any]:
     allow = ", ".join(methods)
-    document = _problem(f"{name}/-/405", match, 405, "Method Not Allowed", f"This path answers {allow}.")
-    document["response_headers_to_add"].append(_header("allow", allow))
+    document = answers.problem(f"{name}/-/405", match, 405, "Method Not Allowed", f"This path answers {allow}.")
+    document["response_headers_to_add"].append(answers.header("allow", allow))
     document["typed_per_filter_config"] |= filters
     return document
 
@@ -411,7 +414,7 @@ def _preflight(service: ir.Service) -> dict[str, Any]:
             ],
         },
         "route": {"cluster": service.cluster},
-        "typed_per_filter_config": {**_FREE, **_own_cors(service)},
+        "typed_per_filter_config": {**answers.FREE, **_own_cors(service)},
     }
 
 
@@ -425,15 +428,11 @@ def _cors(origins: Sequence[str]) -> dict[str, Any]:
         "@type": _CORS,
         "allow_origin_string_match": [{"exact": origin} for origin in origins],
         "allow_methods": ", ".join(ir.DEFAULT_METHODS),
-        "allow_headers": _ALLOWED_HEADERS,
+        "allow_headers": ALLOWED_HEADERS,
         "expose_headers": _EXPOSED_HEADERS,
         "max_age": "600",
         "forward_not_matching_preflights": False,
     }
-
-
-def _header(name: str, value: str) -> dict[str, Any]:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 # --- text ----------------------------------------------------------------------------------------------
@@ -443,8 +442,13 @@ def _json_map(texts: dict[str, str]) -> str:
     return "{" + ",".join(f"{compact_json(key)}:{text}" for key, text in sorted(texts.items())) + "}"
 
 
-def _action(routes: list[dict[str, Any]]) -> str:
-    return compact_json({"action": {"name": "routes", "typed_config": {"@type": _ROUTE_LIST, "routes": routes}}})
+def _list(routes: Iterable[dict[str, Any]]) -> str:
+    return ",".join(map(compact_json, routes))
+
+
+def _action(routes: str) -> str:
+    """An `on_match` of the matcher. `routes` are joined by commas."""
+    return f'{{"action":{{"name":"routes","typed_config":{{"@type":"{_ROUTE_LIST}","routes":[{routes}]}}}}}}'
 
 
 _PATH_INPUT: Final = compact_json(

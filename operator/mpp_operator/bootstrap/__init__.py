@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mpp_authz import wire
+from mpp_operator import artifacts
 from mpp_operator.artifacts import canonical_json, secrets
 
 LISTENER: Final = "mpp"
 #: `http.mpp.…` are the statistics of the listener's connection manager.
 STAT_PREFIX: Final = "mpp"
 HEALTH_PATH: Final = "/-/healthz"
-CONFIG_DIRECTORY: Final = "config"
+CONFIG_DIRECTORY: Final = artifacts.CONFIG_DIRECTORY
 SECRETS_DIRECTORY: Final = secrets.DIRECTORY
 #: The limits of a request's headers; larger ones are 431.
 MAX_HEADERS_KIB: Final = 60
