@@ -176,7 +176,15 @@ def test_a_row_passes_when_all_that_names_it_was_run_and_nothing_failed(
     proof = conformance.Proof(rows.ROWS["C01"], (Case("t::a[1]", ("C01",)), Case("t::a[2]", ("C01",))), outcomes)
 
     assert proof.result is expected
+
+
+def test_a_row_needs_a_test_and_one_through_a_real_envoy() -> None:
+    unit = Case("t::a", ("C01",), real=False)
+    proof = conformance.Proof(rows.ROWS["C01"], (unit,), {"t::a": "passed", "t::b": "passed"})
+
+    assert proof.result is Result.NOT_REAL
     assert dataclasses.replace(proof, cases=()).result is Result.NO_TEST
+    assert dataclasses.replace(proof, cases=(unit, Case("t::b", ("C01",)))).result is Result.PASSES
 
 
 def test_a_row_without_a_passing_test_is_named_with_the_fix() -> None:

@@ -27,6 +27,7 @@ class Result(StrEnum):
 
     FAILS = "FAILS"
     NO_TEST = "NO TEST"
+    NOT_REAL = "NO TEST WITH ENVOY"
     NOT_RUN = "NOT RUN"
     PASSES = "passes"
 
@@ -37,6 +38,7 @@ class Case:
 
     node: str  # pytest's node id
     rows: tuple[str, ...]
+    real: bool = True  # it goes through a real Envoy
 
     @property
     def file(self) -> str:
@@ -63,10 +65,12 @@ class Proof:
 
     @property
     def result(self) -> Result:
-        """A row passes when something proved it, nothing failed, and all that names it was run. What was skipped
-        here, for want of a tool, was not run and is no failure; on CI nothing is skipped."""
+        """A row passes when something proved it, one test of it goes through a real Envoy, nothing failed, and all
+        that names it was run. What was skipped for want of a tool is no failure; on CI nothing is skipped."""
         if not self.cases:
             return Result.NO_TEST
+        if not any(case.real for case in self.cases):
+            return Result.NOT_REAL
         found = [self.outcomes.get(case.node) for case in self.cases]
         if "failed" in found:
             return Result.FAILS
@@ -146,6 +150,7 @@ def problems(found: Sequence[Proof], current: str) -> list[str]:
     for proof in found:
         missing = {
             Result.NO_TEST: f'no test names it: add @pytest.mark.row("{proof.row.id}") to the one that proves it',
+            Result.NOT_REAL: "no test of it goes through a real Envoy (data_plane, payments)",
             Result.FAILS: "a test of it fails",
             Result.NOT_RUN: "it has tests that were not run since the record was begun: run them",
         }.get(proof.result)
@@ -164,6 +169,10 @@ def problems(found: Sequence[Proof], current: str) -> list[str]:
 # --- the command ---------------------------------------------------------------------------------------
 
 
+#: Tiers whose tests run a real Envoy.
+_REAL: Final = ("data_plane", "payments")
+
+
 class _Collector:
     """Listens to a collection."""
 
@@ -172,7 +181,11 @@ class _Collector:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        self.cases = [Case(item.nodeid, names) for item in items if (names := row_marks.named(item))]
+        self.cases = [
+            Case(item.nodeid, names, any(item.get_closest_marker(tier) for tier in _REAL))
+            for item in items
+            if (names := row_marks.named(item))
+        ]
 
 
 def collect(root: Path) -> tuple[Case, ...]:

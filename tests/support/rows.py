@@ -230,14 +230,28 @@ ROWS: Final[Mapping[str, Row]] = MappingProxyType(
 #: What we do otherwise, on purpose, and why. The tests of such a row prove what we do.
 DEVIATIONS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "C02": (
+            "As written, but where money may have moved: a credential that was used, whose transfer paid for "
+            "something else, or whose outcome nobody knows yet gets 403, 409 or 503 without a challenge, because "
+            "clients answer a challenge with money."
+        ),
         "C04": (
             "Foreign: as the draft says. Expired: 402 with the draft's own `payment-expired`. Used: 403 without a "
             "challenge, because clients answer a challenge with money, and this payer has paid."
+        ),
+        "C15": (
+            "Opt-in: a route with `digest` binds bodies, any other streams them. A digest is written "
+            "`sha-256=<base64>`, as every SDK writes it, without the colons of RFC 9530."
         ),
         "C25": (
             "Answers are not kept. The key is forwarded; what was paid for and not delivered is delivered by "
             "presenting the same credential again; and `idempotent: true` forwards a delivered one again for the "
             "same key, so that the upstream can repeat itself."
+        ),
+        "C34": (
+            "Beside the draft's types, those the SDKs know: `invalid-payload` for a payload of the wrong shape, "
+            "`bad-request`, `internal-payment-error`. A method that is not offered is `invalid-challenge`, not "
+            "`method-unsupported`: its id is verified first."
         ),
         "C38": (
             "Descriptions are what the PaidService says, and problem texts are English. Clients act on `type`, "
