@@ -1,12 +1,14 @@
 """The authz process itself: it starts on real files, serves, reads them again, is taken over, and stops."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -32,6 +34,13 @@ KEY = b"a key of the server tests, 32 bytes long"
 FEE_PAYER = "0x" + "5e" * 32
 LIMIT = 60.0
 PROGRAM = "import sys; from mpp_authz import server; sys.exit(server.main(sys.argv[1:]))"
+#: Keeps an authz as `mpp-gateway run` does, and says its pid.
+KEEPER = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {PROGRAM!r}, *sys.argv[1:]])
+print("pid", child.pid, file=sys.stderr, flush=True)
+sys.exit(child.wait())
+"""
 OFFER = Offer("usdc", "tempo", "devnet", "0x20c0000000000000000000000000000000000000", "0x" + "ab" * 20, "1500")
 
 
@@ -102,11 +111,11 @@ class Home:
         }
         return [part for name, value in (given | changes).items() for part in (f"--{name}", value)]
 
-    async def start(self, *, wait: bool = True, **changes: str) -> Process:
+    async def start(self, *, wait: bool = True, program: str = PROGRAM, **changes: str) -> Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            PROGRAM,
+            program,
             *self.arguments(**{name.replace("_", "-"): value for name, value in changes.items()}),
             stderr=asyncio.subprocess.PIPE,
             env=clean_environ(),
@@ -229,6 +238,26 @@ async def free_port() -> int:
     listening.close()
     await listening.wait_closed()
     return port
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "its keeper died"])
+async def test_it_says_that_all_was_answered_only_where_no_check_was_cut(home: Home, kept: bool) -> None:
+    keeper = await home.start(program=KEEPER, handover="0.01")
+    authz = int(next(line for line in keeper.said if line.startswith("pid ")).removeprefix("pid "))
+    try:
+        if not kept:
+            keeper.process.kill()
+            await keeper.process.wait()
+        os.kill(authz, signal.SIGTERM)
+        await keeper.ends()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(authz, signal.SIGKILL)
+
+    assert "stopped" in keeper.said[-2]
+    with contextlib.closing(sqlite3.connect(home.folder / "ledger.db")) as ledger:
+        last_words = ledger.execute("SELECT id FROM data_planes WHERE ended AND id LIKE 'authz-0/%'").fetchall()
+    assert len(last_words) == kept
 
 
 async def test_it_reads_its_files_again_when_told(home: Home) -> None:
