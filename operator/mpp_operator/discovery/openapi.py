@@ -34,11 +34,15 @@ _UNKNOWN: Final = {
     "200": {"description": "Successful response"},
     "default": {"description": "Anything else that the API or the gateway answers"},
 }
-#: What the gateway itself answers on a paid operation, beside what the upstream does.
+#: What the gateway itself answers, beside what the upstream does.
 _RESPONSES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "400": (
-        "BadPayment",
-        {"description": "More than one credential, or none that can be read", "content": _PROBLEM},
+        "BadRequest",
+        {
+            "description": "The path has more than one meaning, or there is more than one credential, or one that "
+            "cannot be read",
+            "content": _PROBLEM,
+        },
     ),
     "402": (
         "PaymentRequired",
@@ -55,13 +59,18 @@ _RESPONSES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         },
     ),
     "403": ("PaymentUsed", {"description": "This payment was used before", "content": _PROBLEM}),
+    "404": ("NotFound", {"description": "No service of this gateway has this path", "content": _PROBLEM}),
     "409": ("PaymentInProgress", {"description": "This payment is being answered elsewhere", "content": _PROBLEM}),
     "413": ("BodyTooLarge", {"description": "The body is larger than what can be paid for", "content": _PROBLEM}),
     "503": (
         "Unavailable",
         {"description": "The gateway cannot tell now; send the same request again later", "content": _PROBLEM},
     ),
+    "502": ("BadGateway", {"description": "The API gave no valid answer", "content": _PROBLEM}),
+    "504": ("GatewayTimeout", {"description": "The API did not answer in time", "content": _PROBLEM}),
 }
+#: Those of them that are no answer to a payment.
+_UNPAID: Final = ("400", "404", "502", "503", "504")
 
 
 def info(services: Sequence[listed.Service]) -> dict[str, str]:
@@ -140,7 +149,7 @@ def _operation(
         document["requestBody"] = json.loads(described.request_body)
     if price is not None:
         document["x-payment-info"] = {"offers": [_offer(offer, service.listing) for offer in price.offers]}
-    document["responses"] = _responses(described, price, responses)
+    document["responses"] = _responses(operation, responses)
     return document
 
 
@@ -180,18 +189,24 @@ def _path_parameter(parameter: listed.Parameter, said: Mapping[str, Any]) -> dic
     return {**document, **value, **said, "name": parameter.name}
 
 
-def _responses(described: ir.Operation, price: RoutePrice | None, shared: dict[str, Any]) -> dict[str, Any]:
-    found = json.loads(described.responses) if described.responses is not None else dict(_UNKNOWN)
-    # Ours alone: an upstream's 402 reaches nobody.
-    found.pop("402", None)
-    for status, (name, response) in _RESPONSES.items() if price is not None else ():
-        said = status in found or (described.responses is None and status != "402")
+def _responses(operation: listed.Operation, shared: dict[str, Any]) -> dict[str, Any]:
+    described, price = operation.described, operation.route.price
+    if described.responses is None:
+        found = dict(_UNKNOWN)
+        own: tuple[str, ...] = ("402",) if price is not None else ()
+    else:
+        found = json.loads(described.responses)
+        # Ours alone: an upstream's 402 reaches nobody.
+        found.pop("402", None)
+        own = tuple(_RESPONSES) if price is not None else _UNPAID
+    for status in own:
         bound = price is not None and price.digest_max_bytes is not None
-        if said or (status == "413" and not bound):
+        if status in found or (status == "413" and not bound) or (status == "404" and not operation.parameters):
             continue
+        name, response = _RESPONSES[status]
         shared[name] = response
         found[status] = {"$ref": f"#/components/responses/{name}"}
-    return dict(sorted(found.items())) or dict(_UNKNOWN)
+    return dict(sorted(found.items()))
 
 
 def _operation_id(operation: listed.Operation, service: listed.Service, used: set[str]) -> str:
