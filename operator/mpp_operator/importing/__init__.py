@@ -8,16 +8,18 @@ by a note.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from mpp_operator import compiler, gateway, paidservice, patterns
+from mpp_operator.compiler import services
 from mpp_operator.discovery import fragments, merge
 from mpp_operator.document import shown
 from mpp_operator.importing import operations
 from mpp_operator.importing.operations import Operation
 from mpp_operator.paidservice import routes as paid_routes
+from mpp_operator.status import Problem
 
 #: More than this of parameters, bodies and answers is read from the description's file instead.
 MAX_INLINE_BYTES: Final = 16 * 1024
@@ -90,6 +92,7 @@ def service(text: str, terms: Terms, file: str) -> Imported:
         ],
     }
     notes += _taken_notes(reader) if told is not None else ()  # else `compile` says them
+    notes += _also_free(chosen, free)
     if streaming := [operation.place for operation in chosen if operation.streaming]:
         notes.append(f"{', '.join(streaming)}: streaming: true, for its server-sent events")
     document = {
@@ -157,6 +160,24 @@ def _chosen(
             f"write several, each with --name and --only: {_ways_to_split(chosen)}"
         )
     return chosen, free
+
+
+def _also_free(chosen: Sequence[Operation], free: frozenset[Operation]) -> Iterator[str]:
+    """A free template takes what is spelled otherwise than the priced words beside it; an API may answer alike."""
+    for one in chosen:
+        beside = [
+            other.path
+            for other in chosen
+            if one in free
+            and other not in free
+            and one.method == other.method
+            and one.pattern.covers(other.pattern)
+        ]
+        if beside:
+            yield (
+                f"{one.place}: free, and so is what is written otherwise than {', '.join(beside)}: "
+                "price it, if the API does not tell upper from lower case"
+            )
 
 
 def _taken(operation: Operation, texts: Sequence[str]) -> bool:
@@ -305,38 +326,42 @@ def _line(value: Any, longest: int) -> str:
 
 
 def _check(document: Mapping[str, Any], text: str, terms: Terms) -> None:
-    """What is written compiles. A network of gateway.yaml's own is not known here, and is left to `compile`."""
+    """See that what is written compiles. A network that only gateway.yaml knows is left to `compile`."""
     try:
         parsed = paidservice.parse(document)
     except paidservice.SpecError as error:
-        raise ImportingError(
-            *(f"{_option(problem.field)}: {problem.message}" for problem in error.problems)
-        ) from error
+        raise ImportingError(*_told_problems(error.problems)) from error
     config = gateway.GatewayConfig()
     if config.network(terms.network) is None:
         return
-    recipients = dict.fromkeys(compiler.recipient_sources(parsed), _SOMEBODY)
-    conditions = compiler.lower([parsed], config, recipients, {parsed.key: text}).conditions[parsed.key]
-    if refused := [condition.message for condition in conditions if not condition.status]:
-        raise ImportingError(*dict.fromkeys(refused))
+    recipients = tuple((source, _SOMEBODY) for source in compiler.recipient_sources(parsed))
+    piece = services.lower(parsed, config, gateway.ANYTHING, recipients, text)
+    if problems := piece.problems or piece.unresolved:
+        raise ImportingError(*_told_problems(problems))
 
 
 #: Which option decides a field.
 _OPTIONS: Final = (
-    ("metadata.name", "--name"),
-    ("metadata.namespace", "--namespace"),
-    ("spec.basePath", "--name"),
-    ("spec.hosts", "--host"),
-    ("spec.upstream", "--upstream"),
-    ("spec.payment.offers[0].network", "--network"),
-    ("spec.payment.offers[0].currency", "--currency"),
-    ("spec.payment.offers[0].recipient", "--recipient"),
+    (r"metadata\.name", "--name"),
+    (r"metadata\.namespace", "--namespace"),
+    (r"spec\.basePath", "--name"),
+    (r"spec\.hosts", "--host"),
+    (r"spec\.upstream", "--upstream"),
+    (r"spec\.payment\.offers\[0\]\.network", "--network"),
+    (r"spec\.payment\.offers\[0\]\.currency", "--currency"),
+    (r"spec\.payment\.offers\[0\]\.recipient", "--recipient"),
+    (r"spec\.routes\[[0-9]+\]\.price", "--price"),
 )
 
 
+def _told_problems(problems: Sequence[Problem]) -> Iterable[str]:
+    """One line each, by the option that mends it, or the field where there is none. Every route has one price:
+    what is wrong with it is said once."""
+    return dict.fromkeys(f"{_option(problem.field)}: {problem.message}" for problem in problems)
+
+
 def _option(field: str) -> str:
-    """The option that the author of a field mends it by; the field itself where there is none."""
-    return next((option for start, option in _OPTIONS if field.startswith(start)), field)
+    return next((option for start, option in _OPTIONS if re.match(rf"{start}(?![A-Za-z])", field)), field)
 
 
 def _hints(description: Mapping[str, Any]) -> Iterator[str]:

@@ -81,29 +81,44 @@ def find(description: Mapping[str, Any], reader: Reader, notes: list[str]) -> tu
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Operations by path (`/pets/**`), by method and path (`GET /pets`), or by tag (`tag:pets`)."""
+    """Operations by path (`/pets/{id}`, `/pets/*`, `/pets/**`), by method and path (`GET /pets`), or by tag
+    (`tag:pets`).
+
+    `*` takes any segment, `/**` all that follows. `{id}` takes a template alone, whatever it is called: whoever
+    copies a path of the description means that path, and not all the words in its place.
+    """
 
     method: str | None
-    pattern: ir.PathPattern | None
+    path: str | None
     tag: str | None
 
     def takes(self, operation: Operation) -> bool:
-        """Whether `operation` is one of them. A `{template}` is taken by `*` and `{template}`, not by a word."""
+        """Whether `operation` is one of them."""
         if self.method is not None and self.method != operation.method:
             return False
-        if self.pattern is None:
+        if self.path is None:
             return self.tag in operation.tags
-        return self.pattern.covers(operation.pattern)
+        wanted, found = self.path.removesuffix("/**").split("/"), operation.path.split("/")
+        if len(wanted) != len(found) and not (self.path.endswith("/**") and len(wanted) < len(found)):
+            return False
+        return all(map(_takes, wanted, found[: len(wanted)]))
+
+
+def _takes(wanted: str, found: str) -> bool:
+    if wanted == "*":
+        return found != ""
+    return found.startswith("{") if wanted[:1] in ("{", ":") else found == wanted
 
 
 def selector(text: str) -> Selector | None:
     """`text` as a person wrote it; None where it is none."""
     if text.startswith("tag:") and len(text) > len("tag:"):
         return Selector(None, None, text.removeprefix("tag:"))
-    method, _, path = text.rpartition(" ")
+    method, _, path = ("", "", text) if text.startswith("/") else text.partition(" ")
+    path = _TEMPLATE.sub("{x}", path)  # the description's names may be none that a route can have
     if (method and method not in ir.DEFAULT_METHODS) or not re.fullmatch(patterns.PATH, path, re.ASCII):
         return None
-    return Selector(method or None, paid_routes.path_pattern(path), None)
+    return Selector(method or None, path, None)
 
 
 def name(template: str) -> str:
