@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from mpp_authz import challenge, methods, problems, quotes, verdicts
+from mpp_authz import challenge, methods, problems, quotes, verdicts, wire
 from mpp_authz.cases import Case, Terms
 from mpp_authz.challenge import MalformedCredential
 from mpp_authz.closing import Begun, Closer
@@ -173,7 +173,7 @@ class Gate:
             if method is not None and network is not None and await method.offered(offer, network):
                 offers.append((offer, method, network))
         if not offers:
-            return verdicts.unavailable("No way to pay for this is available now.")
+            return verdicts.unavailable(wire.NO_OFFER)
         wanted = challenge.accepted([(o.method, o.intent) for o, _, _ in offers], request.accept_payment)
         minted = quotes.mint(
             request,

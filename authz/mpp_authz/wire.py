@@ -38,6 +38,9 @@ RECEIPT_HEADER: Final = "payment-receipt"
 #: Ours: only on answers that delivered nothing. Its value is the challenge id; presenting the same
 #: credential again costs nothing. Envoy takes it off 1xx, 2xx and 304.
 CREDIT_HEADER: Final = "payment-credit"
+#: What a 503 says while none of a route's offers can be made, as when a sponsor has no money. `mpp-gateway run`
+#: knows by it that authz answers.
+NO_OFFER: Final = "No way to pay for this is available now."
 #: Told to the upstream on paid requests, removed from clients' requests on every route.
 FACT_PREFIX: Final = "x-mpp-"
 

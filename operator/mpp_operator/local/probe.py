@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 
+from mpp_authz import wire
 from mpp_operator import bootstrap, console
 from mpp_operator.local.inputs import Inputs
 
@@ -55,7 +56,7 @@ async def ask(base: str, asked: Question, limit: float = _LIMIT) -> None:
             except httpx.HTTPError as error:
                 found = repr(error)
             else:
-                if answer.status_code in asked.expected:
+                if answer.status_code in asked.expected or _nothing_on_offer(answer):
                     return
                 found = f"{answer.status_code} {answer.text[:200]}"
             await asyncio.sleep(_POLL)
@@ -63,3 +64,8 @@ async def ask(base: str, asked: Question, limit: float = _LIMIT) -> None:
         console.WRONG_ENVIRONMENT,
         f"listener: expected {asked.method} {asked.path} to be answered with {asked.expected[0]}, got {found}",
     )
+
+
+def _nothing_on_offer(answer: httpx.Response) -> bool:
+    """authz answers, and this one service cannot be paid for now: no reason to keep the others from serving."""
+    return answer.status_code == 503 and wire.NO_OFFER in answer.text
