@@ -90,7 +90,7 @@ async def test_connect_and_the_asterisk_reach_nobody(tmp_path: Path) -> None:
         assert (plane.upstream.hits, plane.authz.checks) == ([], [])
 
 
-@pytest.mark.row("C07")
+@pytest.mark.row("C07", "G02")
 async def test_an_unknown_host_or_path_is_a_404_of_ours_without_a_check(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         answers = [
@@ -114,6 +114,7 @@ async def test_an_unknown_host_or_path_is_a_404_of_ours_without_a_check(tmp_path
         "/free//../paid/x",
     ],
 )
+@pytest.mark.row("G02")
 async def test_no_spelling_of_a_priced_path_is_free(tmp_path: Path, path: str) -> None:
     paid = everything_priced(name="paid", base_path="/paid", upstream_path="/sold")
     free = everything_free(name="free", base_path="/free", upstream_path="/given")
@@ -168,6 +169,7 @@ async def test_a_restart_of_authz_is_not_seen_by_payers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("headers", "status"), [(PAY, 200), ({}, 402)])
+@pytest.mark.row("G12")
 async def test_a_check_may_take_its_time(tmp_path: Path, headers: dict[str, str], status: int) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         plane.authz.hold = asyncio.Event()
@@ -209,6 +211,7 @@ async def test_a_body_larger_than_its_digest_allows_is_413_before_any_check(tmp_
 
 
 @pytest.mark.parametrize("service", [everything_priced(), everything_free()], ids=["priced", "free"])
+@pytest.mark.row("G03")
 async def test_no_credential_reaches_the_upstream(tmp_path: Path, service: ir.Service) -> None:
     headers = {
         "authorization": "Bearer a, Payment abc",
@@ -235,6 +238,7 @@ async def test_no_credential_reaches_the_upstream(tmp_path: Path, service: ir.Se
 
 
 @pytest.mark.parametrize("service", [everything_priced(), everything_free()], ids=["priced", "free"])
+@pytest.mark.row("G03")
 async def test_a_credential_on_a_second_authorization_line_is_one_too(tmp_path: Path, service: ir.Service) -> None:
     async with data_plane(tmp_path, service) as plane:
         answer = await plane.raw(
@@ -257,6 +261,7 @@ async def test_a_secret_that_is_not_there_closes_its_upstream_refused(tmp_path: 
         assert plane.envoy.admin.rejected() == {"cluster_manager.cds.update_rejected": 1}
 
 
+@pytest.mark.row("G03")
 async def test_another_scheme_reaches_the_upstream_of_a_free_route(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_free()) as plane:
         await plane.ask("GET", "/llm/x", {"authorization": "Bearer theirs"})
@@ -264,6 +269,7 @@ async def test_another_scheme_reaches_the_upstream_of_a_free_route(tmp_path: Pat
         assert plane.upstream.last.headers["authorization"] == "Bearer theirs"
 
 
+@pytest.mark.row("G03")
 async def test_the_upstream_is_told_of_the_payment_by_us_only(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         await plane.ask("GET", "/llm/x", PAY | {"x-mpp-payment-id": "forged", "x-mpp-amount": "0"})
@@ -322,6 +328,7 @@ def says(code: int, *headers: tuple[str, str]) -> str:
 @pytest.mark.parametrize(
     ("code", "receipt"), [(200, True), (204, True), (304, False), (302, False), (404, False), (500, False)]
 )
+@pytest.mark.row("G05", "H10")
 async def test_a_receipt_is_on_2xx_only_and_a_credit_elsewhere(tmp_path: Path, code: int, receipt: bool) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         answer = await plane.ask(
@@ -351,6 +358,7 @@ async def test_the_upstreams_own_retry_after_stays(tmp_path: Path) -> None:
         ("no-cache", "private"),
     ],
 )
+@pytest.mark.row("G05")
 async def test_what_was_paid_for_is_private(tmp_path: Path, upstream: str, client: str) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         path = says(200, ("cache-control", upstream), ("cdn-cache-control", "public"), ("surrogate-control", "x"))
@@ -367,6 +375,7 @@ async def test_a_free_answer_keeps_its_caching(tmp_path: Path) -> None:
         assert answer.headers["cache-control"] == "public, max-age=60"
 
 
+@pytest.mark.row("G04")
 async def test_an_upstreams_payment_headers_never_reach_the_client(tmp_path: Path) -> None:
     forged = [
         (name, "forged")
@@ -389,6 +398,7 @@ async def test_an_upstreams_payment_headers_never_reach_the_client(tmp_path: Pat
         assert {"x-mpp-challenge", "www-authenticate"} & set(answer.headers) == set()
 
 
+@pytest.mark.row("G04")
 async def test_an_upstreams_other_challenges_stay(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_free()) as plane:
         answer = await plane.ask("GET", says(401, ("www-authenticate", 'Bearer realm="x"')))
@@ -398,6 +408,7 @@ async def test_an_upstreams_other_challenges_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("service", [everything_priced(), everything_free()], ids=["priced", "free"])
 @pytest.mark.parametrize("marker", ["", "1"])
+@pytest.mark.row("G04")
 async def test_an_upstreams_402_is_our_502_whatever_it_says(
     tmp_path: Path, service: ir.Service, marker: str
 ) -> None:
@@ -440,6 +451,7 @@ async def test_an_answer_of_authz_keeps_its_body(tmp_path: Path, status: int) ->
 
 
 @pytest.mark.parametrize("path", ["/llm/x", "/llm/unknown/y"])
+@pytest.mark.row("G01")
 async def test_a_preflight_is_answered_by_envoy_and_never_charged(tmp_path: Path, path: str) -> None:
     service = irs.service(irs.priced("x", irs.literal("/x"), irs.POST))
 
@@ -460,6 +472,7 @@ async def test_a_preflight_is_answered_by_envoy_and_never_charged(tmp_path: Path
         assert (plane.upstream.hits, plane.authz.checks) == ([], [])
 
 
+@pytest.mark.row("G01")
 async def test_a_preflight_of_another_origin_goes_nowhere(tmp_path: Path) -> None:
     headers = {"origin": "https://evil.example", "access-control-request-method": "POST"}
 
@@ -471,6 +484,7 @@ async def test_a_preflight_of_another_origin_goes_nowhere(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("empty", ["origin", "access-control-request-method"])
+@pytest.mark.row("G01")
 async def test_half_a_preflight_is_none_and_goes_nowhere(tmp_path: Path, empty: str) -> None:
     headers = {"origin": "https://shop.example", "access-control-request-method": "POST"} | {empty: ""}
 
@@ -481,6 +495,7 @@ async def test_half_a_preflight_is_none_and_goes_nowhere(tmp_path: Path, empty: 
         assert (plane.upstream.hits, plane.authz.checks) == ([], [])
 
 
+@pytest.mark.row("G01")
 async def test_a_402_can_be_read_across_origins(tmp_path: Path) -> None:
     async with data_plane(tmp_path, everything_priced()) as plane:
         answer = await plane.ask("GET", "/llm/x", {"origin": "https://shop.example"})

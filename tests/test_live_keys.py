@@ -57,7 +57,7 @@ async def until_foreign(url: str, credential: str, limit: float = 15) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.row("C21", "C22")
+@pytest.mark.row("C21", "C22", "G10")
 async def test_the_signing_key_is_rotated_under_traffic_and_nothing_is_refused_but_what_the_removed_key_signed(
     start_gateway: gateway_process.Start, chain: Chain, tmp_path: Path
 ) -> None:

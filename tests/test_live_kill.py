@@ -99,6 +99,7 @@ def shop(
         pytest.param(SPONSORED, held_rpc.SEND, "after", id="sponsored, after the broadcast"),
     ],
 )
+@pytest.mark.row("G06")
 async def test_authz_dies_while_it_settles_and_the_same_credential_is_served_once(
     offer: str,
     method: str,
@@ -126,6 +127,7 @@ async def test_authz_dies_while_it_settles_and_the_same_credential_is_served_onc
     assert (status, "www-authenticate" in headers) == (403, False)
 
 
+@pytest.mark.row("G06", "G12")
 async def test_a_lost_answer_of_the_chain_is_503_and_the_same_credential_is_served(
     shop: Open, chain: Chain, node: held_rpc.Node, upstream: upstreams.Upstream
 ) -> None:

@@ -33,6 +33,7 @@ async def start(
     return await asyncio.to_thread(start_gateway, services, config=traffic.network(chain.rpc_url))
 
 
+@pytest.mark.row("G09")
 async def test_a_price_changes_under_traffic_and_every_quote_is_honoured(
     start_gateway: gateway_process.Start, chain: Chain, upstream: upstreams.Upstream
 ) -> None:

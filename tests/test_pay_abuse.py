@@ -160,6 +160,7 @@ def test_another_wallets_signature_under_the_victims_challenge_is_refused(place:
     assert (place.paid(), len(place.hits)) == (PRICE, 1)
 
 
+@pytest.mark.row("H13")
 def test_a_proof_in_anothers_name_is_refused(place: Place) -> None:
     challenge = wallets.challenge_of(place.challenges("/known")[0])
     key = "0x" + THIEF.key.hex().removeprefix("0x")
@@ -185,6 +186,7 @@ ELSEWHERE: dict[str, tuple[str, str, dict[str, str]]] = {
 
 @pytest.mark.row("C09")
 @pytest.mark.parametrize("where", ELSEWHERE)
+@pytest.mark.row("G07")
 def test_a_credential_opens_nothing_elsewhere_and_keeps_its_worth(place: Place, where: str) -> None:
     method, path, headers = ELSEWHERE[where]
     credential = place.sign()
@@ -199,6 +201,7 @@ def test_a_credential_opens_nothing_elsewhere_and_keeps_its_worth(place: Place, 
 @pytest.mark.row("C02", "C23")
 @pytest.mark.parametrize("state", [State.CREDIT, State.DELIVERED])
 @pytest.mark.parametrize("where", ELSEWHERE)
+@pytest.mark.row("G06")
 def test_a_credential_whose_money_moved_opens_nothing_elsewhere_and_no_challenge_is_made(
     place: Place, where: str, state: State
 ) -> None:
@@ -247,6 +250,7 @@ def test_a_query_that_is_not_bound_may_be_another(place: Place) -> None:
     assert place.hits[0].target.endswith("/loose?page=2")
 
 
+@pytest.mark.row("G07")
 def test_a_credential_of_one_service_opens_no_other(shop: Shop, place: Place) -> None:
     other = shop.next_place()
 
@@ -291,7 +295,7 @@ def test_anything_but_one_credential_alone_is_a_bad_request(place: Place, lines:
     assert (place.paid(), place.hits, place.rows()) == (0, [], ())
 
 
-@pytest.mark.row("C26", "C27")
+@pytest.mark.row("C26", "C27", "H02")
 def test_32_presentations_of_one_credential_are_one_payment_and_one_delivery(place: Place) -> None:
     credential = place.sign()
 
@@ -330,7 +334,7 @@ def test_8_new_credentials_take_one_credit_once(place: Place) -> None:
     assert [row.state for row in place.rows()].count(State.SPENT) == 1
 
 
-@pytest.mark.row("C26")
+@pytest.mark.row("C26", "H02")
 def test_one_transfer_presented_32_times_is_one_delivery(place: Place) -> None:
     credential = place.push()
 
@@ -352,6 +356,7 @@ def tampered(credential: str, **changes: str) -> str:
 
 @pytest.mark.row("C04", "C09")
 @pytest.mark.parametrize("field", ["request", "expires", "realm", "opaque", "id", "digest"])
+@pytest.mark.row("H01")
 def test_a_challenge_that_was_changed_is_not_ours(place: Place, field: str) -> None:
     credential = place.sign()
     cheap = {"amount": "1", "currency": PATH_USD, "recipient": place.payee, "methodDetails": {"chainId": 31337}}
@@ -381,7 +386,7 @@ def test_what_cannot_be_read_is_answered_with_a_challenge_and_reaches_nobody(pla
     assert (place.hits, place.rows()) == ([], ())
 
 
-@pytest.mark.row("C23")
+@pytest.mark.row("C23", "H02")
 def test_a_transaction_pays_for_one_challenge_only(place: Place) -> None:
     first, second = place.sign(), place.challenges()[0]
     assert place.ask(credential=first).status_code == 200
@@ -393,7 +398,7 @@ def test_a_transaction_pays_for_one_challenge_only(place: Place) -> None:
     assert (place.paid(), len(place.hits)) == (PRICE, 1)
 
 
-@pytest.mark.row("C02")
+@pytest.mark.row("C02", "H09")
 def test_somebody_elses_transfer_pays_for_nothing_and_is_listed(place: Place) -> None:
     paid = place.push()
     reference = places.decoded(paid.partition(" ")[2])["payload"]["hash"]
@@ -409,7 +414,7 @@ def test_somebody_elses_transfer_pays_for_nothing_and_is_listed(place: Place) ->
     assert (place.paid(), len(place.hits)) == (PRICE, 1)
 
 
-@pytest.mark.row("C02", "C35")
+@pytest.mark.row("C02", "C35", "H09", "G06")
 def test_a_transfer_that_is_not_there_is_neither_served_nor_asked_for_again(place: Place) -> None:
     challenge = wallets.challenge_of(place.challenges()[0])
 
@@ -420,7 +425,7 @@ def test_a_transfer_that_is_not_there_is_neither_served_nor_asked_for_again(plac
     assert (place.hits, place.rows()) == ([], ())
 
 
-@pytest.mark.row("C05")
+@pytest.mark.row("C05", "H03")
 def test_a_payer_without_money_is_not_served(place: Place) -> None:
     key = "0x" + "0d" * 32
     assert wallets.balance(place.chain, TempoAccount.from_key(key).address) == 0

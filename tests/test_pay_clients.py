@@ -77,6 +77,7 @@ def nothing_leaks(shop: Shop) -> Iterator[None]:
 
 @pytest.mark.row("C30", "C33")
 @pytest.mark.parametrize("mode", ["pull", "push"])
+@pytest.mark.row("H10")
 def test_mppx_pays_for_a_get_and_a_post(place: Place, mode: str) -> None:
     (got,) = place.mppx("/thing", mode=mode)
     (posted,) = place.mppx("/thing", mode=mode, method="POST", body='{"question": "why"}')
@@ -109,6 +110,7 @@ def test_mppx_pays_for_a_body_it_binds(place: Place) -> None:
     assert (place.hits[0].body, place.paid()) == (b"bound", PRICE)
 
 
+@pytest.mark.row("H13")
 def test_mppx_proves_its_address_and_pays_nothing(place: Place) -> None:
     (answer,) = place.mppx("/known")
 
@@ -335,6 +337,7 @@ def test_accept_payment_orders_and_filters_but_never_empties(shop: Shop) -> None
 # --- headers -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("G03")
 def test_a_free_route_asks_nothing_and_still_keeps_credentials_back(place: Place) -> None:
     answer = place.ask("/open", credential=place.sign())
 
@@ -355,6 +358,7 @@ def test_a_bearer_token_alone_is_asked_for_payment_in_the_other_header(shop: Sho
     assert len(place.hits) == hits
 
 
+@pytest.mark.row("G03")
 def test_the_upstream_learns_who_paid_what_and_no_credential(place: Place) -> None:
     credential = place.sign()
 

@@ -271,7 +271,7 @@ def test_a_parallel_call_that_was_quoted_before_the_first_was_answered_pays(plac
     place.becomes(first, State.CREDIT)
 
 
-@pytest.mark.row("C04", "C12")
+@pytest.mark.row("C04", "C12", "H01", "G09")
 def test_a_payment_outlives_its_challenge_and_a_challenge_does_not(shop: Shop) -> None:
     place = shop.place("brief")
     place.moods(moody.Says(500))

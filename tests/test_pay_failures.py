@@ -91,6 +91,7 @@ ITS_OWN_402 = (
     ],
     ids=["500", "503", "404", "302", "402", "reset", "hangup", "silence"],
 )
+@pytest.mark.row("H10", "G05", "G06")
 def test_a_payment_that_bought_a_failure_is_a_credit_and_the_credential_opens_again(
     place: Place, mood: moody.Mood, status: int
 ) -> None:
@@ -116,7 +117,7 @@ def test_a_payment_that_bought_a_failure_is_a_credit_and_the_credential_opens_ag
     assert [hit.headers["x-mpp-attempt"] for hit in place.hits] == ["1", "2"]
 
 
-@pytest.mark.row("C01")
+@pytest.mark.row("C01", "G04")
 def test_an_upstreams_402_says_nothing_to_the_client(place: Place) -> None:
     place.moods(moody.Says(402, b"pay me instead", headers=ITS_OWN_402))
 

@@ -61,6 +61,7 @@ def test_a_payer_signs_as_mppx_does(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS)
+@pytest.mark.row("H13")
 def test_the_signature_of_mppx_proves_its_account(vector: Vector) -> None:
     assert proof.proves(
         vector.signature,

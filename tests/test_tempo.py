@@ -100,6 +100,7 @@ async def settle(method: Tempo, credential: Credential, quote: Quote, row: quote
 # --- the request ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("H06")
 def test_a_request_names_modes_only_where_they_are_restricted(method: Tempo, chain: Chain, payee: str) -> None:
     both = method.request(quotes.offer(payee), chain.network)
     pull_only = method.request(quotes.offer(payee, modes=("pull",)), chain.network)
@@ -151,6 +152,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.row("H08")
 async def test_a_pull_payment_is_refused_for(case: str, method: Tempo, chain: Chain, payee: str) -> None:
     changes, why = REFUSALS[case]
     quote = quotes.quote(method, chain, quotes.offer(payee))
@@ -946,6 +948,7 @@ async def test_a_sponsor_that_is_gone_pays_for_nothing(
     assert row.told == []
 
 
+@pytest.mark.row("H12")
 async def test_a_sponsored_offer_is_made_while_the_sponsor_has_money(chain: Chain, payee: str) -> None:
     keys = {"sponsor": chain.sponsor_key, "poor": sandbox.account("poor")[1]}
     method = Tempo(keys.get)
