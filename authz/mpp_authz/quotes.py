@@ -132,9 +132,12 @@ def read(echo: Challenge) -> tuple[Bound, Mapping[str, Any]]:
     """
     try:
         expires_at(echo)
-        return Bound.decode(echo.opaque or ""), challenge.read_request(echo)
+        bound, request = Bound.decode(echo.opaque or ""), challenge.read_request(echo)
     except (KeyError, TypeError) as error:
         raise ValueError("not a challenge of this gateway") from error
+    if not all(isinstance(request.get(name), str) for name in ("amount", "currency", "recipient")):
+        raise ValueError("not a request of this gateway")  # a row could not say what was paid
+    return bound, request
 
 
 def chain_id(request: Mapping[str, Any]) -> int | None:
