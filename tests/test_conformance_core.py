@@ -266,43 +266,64 @@ def test_a_used_credential_is_refused_without_a_challenge_for_its_payer_has_paid
     assert (len(place.hits), place.paid()) == (1, PRICE)
 
 
-#: One change each of what a challenge said, on the route where it was asked for.
-FLIPS: dict[str, tuple[str, Mapping[str, str | None]]] = {
-    "id, another": ("thing", {"id": "A" * 43}),
-    "id, empty": ("thing", {"id": ""}),
-    "realm": ("thing", {"realm": "localhost"}),
-    "method": ("thing", {"method": "cheap"}),
-    "method, upper case": ("thing", {"method": "TEMPO"}),
-    "intent": ("thing", {"intent": "session"}),
-    "request": ("thing", {"request": "eyJhbW91bnQiOiIxIn0"}),
-    "expires, later": ("thing", {"expires": "2099-01-01T00:00:00.000Z"}),
-    "expires, away": ("thing", {"expires": None}),
-    "digest, added": ("thing", {"digest": "sha-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}),
-    "digest, another": ("sealed", {"digest": "sha-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}),
-    "digest, away": ("sealed", {"digest": None}),
-    "opaque": ("thing", {"opaque": "e30"}),
-    "opaque, away": ("thing", {"opaque": None}),
-    "header, added": ("thing", {"header": "Payment-Authorization"}),
-    "header, away": ("other", {"header": None}),
-    "header, moved into digest": ("other", {"header": None, "digest": "|Payment-Authorization"}),
+Echo = dict[str, str]
+Flip = Callable[[Echo], Mapping[str, str | None]]
+
+
+def _says(**parameters: str | None) -> Flip:
+    return lambda said: parameters
+
+
+def _inside(parameter: str, **fields: str) -> Flip:
+    """Changes the JSON document that a parameter holds, and leaves it as well-formed as it was."""
+    return lambda said: {parameter: challenges.canonical(places.decoded(said[parameter]) | fields)}
+
+
+EMPTY_BODY = "sha-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+#: One change each of what a challenge said, and the route it was asked for.
+FLIPS: dict[str, tuple[str, Flip]] = {
+    "id": ("thing", lambda said: {"id": ("B" if said["id"][0] == "A" else "A") + said["id"][1:]}),
+    "id, empty": ("thing", _says(id="")),
+    "realm": ("thing", _says(realm="localhost")),
+    "method": ("thing", _says(method="cheap")),
+    "method, upper case": ("thing", _says(method="TEMPO")),
+    "intent": ("thing", _says(intent="session")),
+    "request, amount": ("thing", _inside("request", amount="1")),
+    "request, padded": ("thing", lambda said: {"request": said["request"] + "="}),
+    "expires, later": ("thing", _says(expires="2099-01-01T00:00:00.000Z")),
+    "expires, away": ("thing", _says(expires=None)),
+    "digest, added": ("thing", _says(digest=EMPTY_BODY)),
+    "digest, another": ("sealed", _says(digest=EMPTY_BODY)),
+    "digest, away": ("sealed", _says(digest=None)),
+    "opaque, nonce": ("thing", _inside("opaque", nonce="another")),
+    "opaque, another member": ("thing", _inside("opaque", more="x")),
+    "opaque, away": ("thing", _says(opaque=None)),
+    "header, added": ("thing", _says(header="Payment-Authorization")),
+    "header, away": ("other", _says(header=None)),
+    "header, moved into digest": ("other", _says(header=None, digest="|Payment-Authorization")),
 }
 
 
 @pytest.mark.row("C09", "C14", "C04")
 @pytest.mark.parametrize("case", FLIPS)
 def test_a_challenge_with_one_parameter_changed_is_none_of_ours(shop: Shop, place: Place, case: str) -> None:
-    where, change = FLIPS[case]
+    where, flip = FLIPS[case]
     header = "Authorization"
     if where == "other":
         place, where, header = shop.place("other"), "thing", "Payment-Authorization"
     before = len(place.hits), place.paid()
     request: dict[str, Any] = {"method": "POST", "content": b"body"}
     credential = place.sign(f"/{where}", **request)
+    change = flip(places.decoded(credential.partition(" ")[2])["challenge"])
+    # Whatever it says now would be right here: nothing but the id can tell.
+    realm = change.get("realm")
+    host = {} if realm is None else {"Host": realm}
 
     flipped = changed(credential, echo(**change))
-    answer = place.ask(f"/{where}", headers={header: flipped}, **request)
+    answer = place.ask(f"/{where}", headers={header: flipped, **host}, **request)
 
     assert (answer.status_code, slug(answer)) == (402, "invalid-challenge")
+    assert "was not issued by this server" in answer.json()["detail"]
     assert (len(place.hits), place.paid(), place.payment(credential)) == (*before, None)
     assert place.ask(f"/{where}", headers={header: credential}, **request).status_code == 200
 
