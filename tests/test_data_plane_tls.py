@@ -1,5 +1,7 @@
 """An upstream behind TLS is verified, always: its chain and its name."""
 
+import asyncio
+import contextlib
 import ssl
 import subprocess
 from dataclasses import dataclass
@@ -90,3 +92,30 @@ async def test_the_listener_speaks_tls_where_it_has_a_certificate(tmp_path: Path
             answer = await client.get(f"https://127.0.0.1:{plane.envoy.port}/llm/x")
 
         assert answer.status_code == 200
+
+
+@pytest.mark.row("H05")
+@pytest.mark.parametrize(
+    ("version", "spoken"),
+    [
+        (ssl.TLSVersion.TLSv1, False),
+        (ssl.TLSVersion.TLSv1_1, False),
+        (ssl.TLSVersion.TLSv1_2, True),
+        (ssl.TLSVersion.TLSv1_3, True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
+async def test_tls_is_1_2_or_newer(tmp_path: Path, keys: Keys, version: ssl.TLSVersion, spoken: bool) -> None:
+    settings = bootstrap.BootstrapSettings("dp", tls=bootstrap.Certificate(str(keys.certificate), str(keys.key)))
+    trust = ssl.create_default_context(cafile=str(keys.certificate))
+    trust.set_ciphers("ALL:@SECLEVEL=0")  # or the client itself would not speak the old ones
+    trust.minimum_version = trust.maximum_version = version
+
+    async with data_plane(tmp_path, everything_free(), settings=settings) as plane:
+        # The alert is the server's: the client would have gone on.
+        refused = contextlib.nullcontext() if spoken else pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION")
+        with refused:
+            _, writer = await asyncio.open_connection("127.0.0.1", plane.envoy.port, ssl=trust)
+            said = writer.get_extra_info("ssl_object").version()
+            writer.close()
+            assert said == {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}[version]
