@@ -15,6 +15,9 @@ from typing import Final
 #: A line on standard error, whatever the log level is: the one word we have with whoever keeps us.
 LEAVING: Final = "mpp-gateway authz: leaving, serves until its successor does"
 
+#: Another one: said every few seconds, so that whoever waits for us to serve goes on waiting.
+OPENING: Final = "mpp-gateway authz: opening the ledger takes long"
+
 _POLL_SECONDS: Final = 0.02
 
 
@@ -28,10 +31,10 @@ class Keeper:
         """Whether it has died: nobody will start a successor."""
         return os.getppid() != self._pid
 
-    def tell(self) -> None:
-        """Say that we want to leave."""
+    def tell(self, word: str = LEAVING) -> None:
+        """Say that we want to leave, or another of our words."""
         with contextlib.suppress(OSError):  # it is gone, and the pipe is closed
-            os.write(sys.stderr.fileno(), f"{LEAVING}\n".encode())
+            os.write(sys.stderr.fileno(), f"{word}\n".encode())
 
     async def took_over(self, socket: Path, inode: int, limit: float, at_once: asyncio.Event) -> bool:
         """Whether another process listens on `socket` by now, which was ours with that inode.

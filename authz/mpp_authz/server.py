@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib.metadata
 import logging
+import math
 import os
 import secrets
 import signal
@@ -43,6 +44,10 @@ from mpp_authz.sweeping import Sweeper
 log = logging.getLogger(__name__)
 
 _RECURSION_LIMIT: Final = 1_000
+#: Seconds between two words of a ledger that takes long to open.
+_SAY_EVERY: Final = 3.0
+#: Seconds that an option may ask for.
+_LONGEST_WAIT: Final = 3_600
 #: Rows whose amounts the metric of owed payments adds up at the most.
 _OWED_ROWS: Final = 10_000
 
@@ -102,16 +107,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--outcomes-dir", type=Path, help="folder of Envoy's outcome files")
     parser.add_argument("--http", help="host:port for /metrics, /healthz and /readyz; port 0: the system chooses")
     parser.add_argument("--slot", default="authz-0", help="stable name of this process among its kind")
-    parser.add_argument("--settle-wait", type=float, default=10.0, help="seconds a Check waits for a settlement")
-    parser.add_argument("--in-progress-wait", type=float, default=2.0, help="seconds it waits for another Check's")
-    parser.add_argument("--grace", type=float, default=15.0, help="seconds to finish Checks at the end")
+    parser.add_argument("--settle-wait", type=_seconds, default=10.0, help="seconds a Check waits for settlements")
+    parser.add_argument("--in-progress-wait", type=_seconds, default=2.0, help="and how long for another Check")
+    parser.add_argument("--grace", type=_seconds, default=15.0, help="seconds to finish Checks at the end")
     parser.add_argument(
-        "--handover", type=float, default=0.0, help="seconds to wait for a successor after SIGTERM (default: 0)"
+        "--handover", type=_seconds, default=0.0, help="seconds to wait for a successor after SIGTERM (default: 0)"
     )
     parser.add_argument(
         "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default: info)"
     )
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _LONGEST_WAIT:
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 to {_LONGEST_WAIT}, got {text!a}")
+    return seconds
 
 
 async def run(settings: Settings) -> None:
@@ -123,7 +138,7 @@ async def run(settings: Settings) -> None:
     keeper = handover.Keeper()
     counters = Metrics()
     watched = await Watched.start(settings.config_dir, settings.secrets_dir, counters)
-    ledger = await stores.open_ledger(settings.ledger)
+    ledger = await _open_ledger(settings.ledger, keeper)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(ledger.close)
         methods = _methods(lambda name: watched.keys.fee_payers.get(name), lambda: ledger.clock() / 1000)
@@ -203,6 +218,18 @@ async def run(settings: Settings) -> None:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         log.info("stopped")
+
+
+async def _open_ledger(url: str, keeper: handover.Keeper) -> Ledger:
+    """As `stores.open_ledger`. A schema may take minutes to be brought up to date, by us or by another gateway:
+    whoever would stop us meanwhile would make it begin anew."""
+    opening = asyncio.create_task(stores.open_ledger(url))
+    try:
+        while not (await asyncio.wait({opening}, timeout=_SAY_EVERY))[0]:
+            keeper.tell(handover.OPENING)
+    finally:
+        opening.cancel()  # of no effect when it is done
+    return opening.result()
 
 
 def _ended(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
