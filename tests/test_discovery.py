@@ -1,4 +1,4 @@
-"""What is in the discovery documents, and that it is true: rules over single services, laws over generated ones."""
+"""What discovery documents say, and that it is true: rules over single services, laws over generated ones."""
 
 import json
 from collections.abc import Mapping

@@ -4,7 +4,6 @@ What authors wrote stays on its line and is text there: it makes no heading, lin
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -88,13 +87,9 @@ def _how_to_pay(ways: Sequence[tuple[str, str, str]]) -> Iterator[str]:
 
 def line(text: str) -> str:
     """`text` on one line, as text that Markdown leaves alone."""
-    flat = " ".join("".join(" " if _breaks(char) else char for char in text).split())
+    # No line ends, no signs that turn the direction of text, no half characters.
+    flat = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return _BLOCK.sub(r"\1\\\2", _MARKS.sub(r"\\\1", flat))
-
-
-def _breaks(char: str) -> bool:
-    """Whether a character ends a line, steers a terminal or the direction of text, or is half of one."""
-    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def _target(uri: str) -> str:

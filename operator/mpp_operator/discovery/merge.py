@@ -43,7 +43,7 @@ def read(text: str) -> Mapping[str, Any]:
         raise DocumentError(f"expected at most {MAX_DOCUMENT} characters, got {len(text)}")
     text = text.removeprefix("\ufeff")
     try:
-        document = json.loads(text) if text.lstrip()[:1] in ("{", "[") else _from_yaml(text)
+        document = _from_json(text) if text.lstrip()[:1] in ("{", "[") else _from_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DocumentError(f"expected JSON or YAML, got {_told(error)}") from error
     if not isinstance(document, Mapping):
@@ -273,7 +273,20 @@ def _tags(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found[:_MAX_TAGS]))
 
 
-# --- YAML ------------------------------------------------------------------------------------------------
+# --- JSON and YAML ---------------------------------------------------------------------------------------
+
+#: A string of JSON, or what opens or closes.
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]')
+
+
+def _from_json(text: str) -> Any:
+    # The decoder's own limit is the interpreter's, which others raise until the process ends: look first.
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if depth > _MAX_NESTING:
+            raise ValueError(f"more than {_MAX_NESTING} levels")
+    return json.loads(text)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # one or the other, by the platform
