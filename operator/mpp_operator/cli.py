@@ -110,6 +110,10 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         help="for requests in flight at the end (default: 10)",
     )
     parser.add_argument(
+        "--metrics", metavar="HOST:PORT", type=_endpoint, default="",
+        help="where /metrics, /healthz and /readyz are (default: a free port of 127.0.0.1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--log-level", default="warning", choices=["debug", "info", "warning", "error"], help="of authz"
     )
     parser.set_defaults(command=_run)
@@ -131,6 +135,7 @@ def _run(options: argparse.Namespace, out: console.Console) -> int:
                 as_json=options.json,
                 drain=options.drain,
                 log_level=options.log_level,
+                metrics=options.metrics,
             ),
             os.environ,
             out,
@@ -250,6 +255,13 @@ def _bootstrap(options: argparse.Namespace, out: console.Console) -> int:
 
 def _port(text: str) -> int:
     return int(_number(text, "a port from 0 to 65535", lambda port: port.is_integer() and 0 <= port <= 65535))
+
+
+def _endpoint(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected an address and a port such as 127.0.0.1:9464, got {text!r}")
+    return text
 
 
 def _count(text: str) -> int:

@@ -84,7 +84,7 @@ class Authz:
     def _command(self) -> processes.Command:
         inputs, state = self.inputs(), self.ground.state
         if not self.http:
-            self.http = f"127.0.0.1:{_free_port()}"
+            self.http = self.ground.options.metrics or f"127.0.0.1:{_free_port()}"
         ledger = f"file:{state.secrets / secret_files.LEDGER_FILE}" if inputs.ledger_is_secret else inputs.ledger
         return processes.Command(
             (

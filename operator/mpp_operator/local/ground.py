@@ -30,6 +30,7 @@ class Options:
     as_json: bool
     drain: float  # seconds that requests in flight are given at the end
     log_level: str
+    metrics: str = ""  # host:port of authz's own pages; "": a free port of 127.0.0.1
 
 
 @dataclass(frozen=True, slots=True)
