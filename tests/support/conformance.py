@@ -160,7 +160,8 @@ def problems(found: Sequence[Proof], current: str) -> list[str]:
                 for case in proof.cases
                 if proof.outcomes.get(case.node) != "passed"
             )
-            lines.append("; ".join([f"{proof.row.id}: {missing}", *unhappy[:3]]))
+            more = [f"and {len(unhappy) - 3} more"] if len(unhappy) > 3 else []
+            lines.append("; ".join([f"{proof.row.id}: {missing}", *unhappy[:3], *more]))
     if not lines and current != page(found):
         lines.append(f"{PAGE}: it is out of date: run scripts/conformance and commit it")
     return lines
