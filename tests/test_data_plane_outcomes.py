@@ -17,6 +17,8 @@ entry has no `time_to_last_upstream_rx_byte`):
     client reads slowly, upstream has finished        200     -      via_upstream                   a number
     client gone before the headers                    0       DC     downstream_remote_disconnect   null
     client gone after the headers                     200     DC     downstream_remote_disconnect   null
+    Envoy told to end, after the headers (file only)  200     DC     downstream_local_disconnect    null
+    Envoy told to end, before (file only)             0       DC     downstream_local_disconnect    null
     WebSocket closed by the upstream                  101     UC     upstream_reset_after_…         null
     WebSocket, client gone                            101     DC     downstream_remote_disconnect   null
 
@@ -25,6 +27,7 @@ access log service only. No flag says that our own limit cut a stream: the detai
 """
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,8 @@ import irs
 import pytest
 from planes import PAY, Plane, data_plane, everything_priced
 
-from mpp_authz import wire
+from mpp_authz import delivery, wire
+from mpp_authz.ledger.transitions import Outcome
 from mpp_operator import bootstrap, ir
 from mpp_operator.artifacts import routes
 
@@ -192,6 +196,28 @@ async def test_how_a_client_that_leaves_after_the_headers_is_told(tmp_path: Path
         await gone(plane, "/llm/stream", b"started")
 
         assert await ended(plane) == (200, "DC", "downstream_remote_disconnect", False)
+
+
+@pytest.mark.parametrize(("path", "after", "status"), [("gate", b"", 0), ("stream", b"started", 200)])
+async def test_how_an_answer_is_told_whose_envoy_is_told_to_end(
+    tmp_path: Path, path: str, after: bytes, status: int
+) -> None:
+    async with data_plane(tmp_path, everything_priced()) as plane:
+        reader, writer = await asyncio.open_connection("127.0.0.1", plane.envoy.port)
+        writer.write(f"GET /llm/{path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Payment abc\r\n\r\n".encode())
+        if after:
+            await reader.readuntil(after)
+        await envoys.until(lambda: plane.upstream.hits)
+        plane.envoy.process.terminate()
+        await plane.envoy.process.wait()
+
+        (line,) = plane.envoy.outcomes()
+        assert (line["status"], line["flags"], line["finished"]) == (status, "DC", None)
+        assert line["details"].startswith("downstream_local_disconnect")
+        read = delivery.read_line(json.dumps(line))
+        assert read is not None
+        assert delivery.judge(read, streaming=False) == Outcome(1, False, True, status, "DC")
+        writer.transport.abort()
 
 
 @pytest.mark.parametrize("client_leaves", [True, False])

@@ -10,6 +10,7 @@ from mpp_authz.ledger.transitions import Outcome
 
 BEFORE = "upstream_reset_before_response_started{x}"
 AFTER = "upstream_reset_after_response_started{x}"
+ENDED = "downstream_local_disconnect(purging_socket_that_have_not_progressed_to_connections)"
 
 
 def entry(
@@ -39,6 +40,10 @@ ENDINGS = [
     ("stream limit, upstream finished", entry(200, "-", "max_duration_timeout", True), DELIVERED, DELIVERED),
     ("client gone before headers", entry(0, "DC", "downstream_remote_disconnect", False), PAYERS, PAYERS),
     ("client gone after headers", entry(200, "DC", "downstream_remote_disconnect", False), DELIVERED, DELIVERED),
+    ("Envoy ends before headers", entry(0, "DC", ENDED, False), FAULT, FAULT),
+    ("Envoy ends in mid-answer", entry(200, "DC", ENDED, False), FAULT, FAULT),
+    ("Envoy ends, a WebSocket", entry(101, "DC", ENDED, False), FAULT, FAULT),
+    ("Envoy ends, the upstream had finished", entry(200, "DC", ENDED, True), FAULT, FAULT),
     ("client gone after a broken body", entry(200, "DC,UPE", AFTER, False), FAULT, DELIVERED),
     ("client gone after a 500", entry(500, "DC", "downstream_remote_disconnect", False), FAULT, FAULT),
     ("client gone after a 429", entry(429, "DC", "downstream_remote_disconnect", False), FAULT, FAULT),

@@ -160,11 +160,12 @@ async def test_a_payment_whose_node_went_silent_is_found_through_the_network_as_
     assert wallets.balance(chain, place.payee) == PRICE
 
 
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to end"])
 @pytest.mark.parametrize("path", ["/shop/big?size=50000000", "/shop/stream"], ids=["a body", "a stream"])
-async def test_envoy_dies_in_the_middle_of_an_answer_and_the_same_credential_gets_it_whole(
-    path: str, shop: Open, chain: Chain, upstream: upstreams.Upstream
+async def test_envoy_ends_in_the_middle_of_an_answer_and_the_same_credential_gets_it_whole(
+    path: str, end: signal.Signals, shop: Open, chain: Chain, upstream: upstreams.Upstream
 ) -> None:
-    place = await shop(f"envoy {path}")
+    place = await shop(f"envoy {path} {end.name}")
     url = place.url(path)
     credential = await traffic.credential(url, chain, place.key)
     async with (
@@ -173,7 +174,7 @@ async def test_envoy_dies_in_the_middle_of_an_answer_and_the_same_credential_get
     ):
         assert (answer.status, bool(await answer.content.readany())) == (200, True)
 
-        os.kill(place.gateway.ready["envoyPid"], signal.SIGKILL)
+        os.kill(place.gateway.ready["envoyPid"], end)
         killed = time.monotonic()
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()

@@ -13,6 +13,9 @@ _DELIVERED_STATUS: Final = frozenset({101, 304})
 #: Envoy's response flags (access log, %RESPONSE_FLAGS%).
 CLIENT_GONE: Final = frozenset({"DC", "DPE", "DR"})  # downstream: connection end, protocol error, remote reset
 UPSTREAM_BROKE: Final = frozenset({"UC", "UR", "UPE", "LR"})  # upstream: connection end, reset, protocol error
+#: How the details of a "DC" begin that is Envoy's own doing: it was told to end. Its peer's begin with
+#: "downstream_remote_disconnect".
+_ENVOY_LEFT: Final = "downstream_local_disconnect"
 CUT_BY_US: Final = frozenset({"UMSDR", "UT", "SI", "DT", "OM", "DO"})  # stream duration, timeouts, overload, drain
 
 
@@ -35,18 +38,18 @@ def judge(entry: Entry, *, streaming: bool) -> Outcome:
 
     Upstream reset after the headers: undelivered on ordinary routes, delivered on streaming ones. The client
     hangs up after the headers: delivered; before: not. Cut by our own limit after the headers: delivered when
-    the upstream had finished.
+    the upstream had finished. Envoy ended: undelivered, whatever was on its way, as where it dies without a word.
     """
     # Envoy tells gRPC clients of every failure with a 200 of its own: without a byte of the upstream's it is none.
     good = entry.upstream_began and (200 <= entry.status < 300 or entry.status in _DELIVERED_STATUS)
+    left = bool(entry.flags & CLIENT_GONE) and not entry.flags & (UPSTREAM_BROKE | CUT_BY_US)
+    if entry.details.startswith(_ENVOY_LEFT):
+        good = left = False
     if good and not streaming and not entry.upstream_finished and entry.status != 101:
         # Broken by the upstream or cut by us. A client that hung up after the headers had its delivery.
-        good = bool(entry.flags & CLIENT_GONE) and not entry.flags & (UPSTREAM_BROKE | CUT_BY_US)
+        good = left
     # A client that hung up on a 5xx still got a 5xx: only one that left before any answer is the payer's doing.
-    hung_up = (
-        entry.status == 0 and bool(entry.flags & CLIENT_GONE) and not entry.flags & (UPSTREAM_BROKE | CUT_BY_US)
-    )
-    payers = hung_up or (400 <= entry.status < 500 and entry.status not in _OUR_4XX)
+    payers = (entry.status == 0 and left) or (400 <= entry.status < 500 and entry.status not in _OUR_4XX)
     return Outcome(
         attempt=entry.attempt,
         delivered=good,
