@@ -110,7 +110,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         help="for requests in flight at the end (default: 10)",
     )
     parser.add_argument(
-        "--metrics", metavar="HOST:PORT", type=_endpoint, default="",
+        "--metrics", metavar="HOST:PORT", type=_endpoint,
         help="where /metrics, /healthz and /readyz are (default: a free port of 127.0.0.1)",
     )  # fmt: skip
     parser.add_argument(
@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace, out: console.Console) -> int:
                 as_json=options.json,
                 drain=options.drain,
                 log_level=options.log_level,
-                metrics=options.metrics,
+                metrics=options.metrics or "",
             ),
             os.environ,
             out,
