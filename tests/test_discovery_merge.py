@@ -273,6 +273,49 @@ def test_what_a_reference_leads_to_is_carried_with_all_it_needs_and_nothing_else
     }
 
 
+def test_every_part_may_be_a_reference() -> None:
+    parts = {
+        "parameters": {"P": {"name": "q", "in": "query", "examples": {"e": {"$ref": "#/components/examples/E"}}}},
+        "requestBodies": {"B": {"content": {"a/b": {"examples": {"e": {"$ref": "#/components/examples/E"}}}}}},
+        "headers": {"H": {"description": "h", "schema": {"type": "string"}}},
+        "examples": {"E": {"summary": "an example", "value": [1]}},
+        "responses": {"R": {"description": "r", "headers": {"X-H": {"$ref": "#/components/headers/H"}}}},
+    }
+    post = {
+        "parameters": [{"$ref": "#/components/parameters/P"}],
+        "requestBody": {"$ref": "#/components/requestBodies/B"},
+        "responses": {"200": {"$ref": "#/components/responses/R"}},
+    }
+
+    result = shown(merged(document({"/a": {"post": post}}, components=parts), route("POST", "/a")))
+
+    carried = {of: [name for name in found if "." in name] for of, found in result["components"].items()}
+    assert {of: names for of, names in carried.items() if names} == {
+        "examples": ["shop.pets.E"],
+        "headers": ["shop.pets.H"],
+        "requestBodies": ["shop.pets.B"],
+        "responses": ["shop.pets.R"],
+    }
+
+
+@pytest.mark.parametrize("of", ["requestBodies", "responses", "headers", "examples", "schemas"])
+def test_a_part_that_is_nothing_when_it_is_reached_is_empty(of: str) -> None:
+    uses = {
+        "requestBodies": {"requestBody": {"$ref": "#/components/requestBodies/X"}},
+        "responses": {"responses": {"200": {"$ref": "#/components/responses/X"}}},
+        "headers": {"responses": {"200": {"headers": {"x": {"$ref": "#/components/headers/X"}}}}},
+        "examples": {
+            "requestBody": {"content": {"a/b": {"examples": {"x": {"$ref": "#/components/examples/X"}}}}}
+        },
+        "schemas": {"requestBody": {"content": {"a/b": {"schema": {"$ref": "#/components/schemas/X"}}}}},
+    }
+
+    result = merged(document({"/a": {"post": uses[of]}}, components={of: {"X": 7}}), route("POST", "/a"))
+
+    assert "shop.pets.X" in shown(result)["components"][of]
+    assert "expected an object, got a number" in notes(result)[0]
+
+
 @pytest.mark.parametrize(
     "circle",
     [
@@ -394,6 +437,8 @@ def test_beside_a_reference_3_0_says_nothing() -> None:
         ({"enum": []}, {}),
         ({"enum": [1, None, "a"]}, {"enum": [1, None, "a"]}),
         ({"properties": {"a": {"type": 7}, "b": 7}}, {"properties": {"a": {}}}),
+        ({"properties": 7}, {}),
+        ({"example": object()}, None),
         ({"anyOf": [{}, 7]}, {"anyOf": [{}, {}]}),
         ({"anyOf": []}, {}),
         ({"items": [{"type": "string"}]}, {}),
@@ -490,6 +535,7 @@ def test_of_a_parameter_what_is_sound_stays(parameter: Any, kept: Mapping[str, A
         ({"200": {"content": {"a/b": 7}}}, {"200": {"description": "", "content": {}}}),
         ({"200": {"$ref": "#/nowhere"}}, {"200": {"description": ""}}),
         ({"200": {"headers": {"x": {"$ref": "#/nowhere"}}}}, {"200": {"description": ""}}),
+        ({"200": {"headers": 7}}, {"200": {"description": ""}}),
     ],
 )
 def test_of_responses_what_is_sound_stays(responses: Any, kept: Mapping[str, Any]) -> None:
