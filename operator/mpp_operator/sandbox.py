@@ -87,7 +87,7 @@ def account(name: str) -> tuple[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def start(say: Callable[[str], None] | None = None) -> AsyncIterator[Chain]:
+async def start(say: Callable[[str], None] | None = None, *, chain_id: int = CHAIN_ID) -> AsyncIterator[Chain]:
     """Run a fresh chain for as long as the context lasts.
 
     Raises:
@@ -97,7 +97,7 @@ async def start(say: Callable[[str], None] | None = None) -> AsyncIterator[Chain
     binary = await find_anvil(say)
     command = processes.Command(
         (
-            str(binary), "--network", "tempo", "--hardfork", HARDFORK, "--chain-id", str(CHAIN_ID),
+            str(binary), "--network", "tempo", "--hardfork", HARDFORK, "--chain-id", str(chain_id),
             "--host", "127.0.0.1", "--port", "0",
         ),
         {name: value for name, value in os.environ.items() if name in ("HOME", "PATH", "TMPDIR")},
@@ -115,7 +115,7 @@ async def start(say: Callable[[str], None] | None = None) -> AsyncIterator[Chain
             stack.push_async_callback(shim.aclose, server)
             clock = asyncio.create_task(_mine(http, upstream))
             stack.push_async_callback(_cancel, clock)
-            chain = _chain(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            chain = _chain(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", chain_id)
             for holder in (chain.buyer, chain.sponsor):
                 await shim.fund(holder)
             yield chain
@@ -123,10 +123,10 @@ async def start(say: Callable[[str], None] | None = None) -> AsyncIterator[Chain
         await _end(process)
 
 
-def _chain(rpc_url: str) -> Chain:
+def _chain(rpc_url: str, chain_id: int) -> Chain:
     buyer, buyer_key = account("buyer")
     sponsor, sponsor_key = account("sponsor")
-    return Chain(rpc_url, CHAIN_ID, buyer, buyer_key, sponsor, sponsor_key, account("payee")[0])
+    return Chain(rpc_url, chain_id, buyer, buyer_key, sponsor, sponsor_key, account("payee")[0])
 
 
 # --- anvil ---------------------------------------------------------------------------------------------

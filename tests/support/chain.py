@@ -22,7 +22,7 @@ ALPHA_USD = sandbox.CURRENCIES["AlphaUSD"]
 
 
 @contextlib.contextmanager
-def running() -> Iterator[sandbox.Chain]:
+def running(chain_id: int = sandbox.CHAIN_ID) -> Iterator[sandbox.Chain]:
     """A fresh chain, on a thread of its own."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
@@ -31,7 +31,7 @@ def running() -> Iterator[sandbox.Chain]:
 
     async def live() -> None:
         try:
-            async with sandbox.start() as chain:
+            async with sandbox.start(chain_id=chain_id) as chain:
                 outcome.append(chain)
                 ready.set()
                 await stop.wait()
