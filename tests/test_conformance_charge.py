@@ -8,6 +8,8 @@ import places
 import pytest
 import wallets
 from chain import ALPHA_USD, PATH_USD, Chain, rpc
+from eth_account import Account
+from eth_account.messages import encode_typed_data
 from places import PRICE, Place, Shop
 
 from mpp_authz.challenge import Challenge
@@ -377,3 +379,23 @@ def test_a_transfer_of_nothing_is_no_proof(place: Place) -> None:
 
     assert (answer.status_code, "www-authenticate" in answer.headers) == (402, True)
     assert nothing_happened(place)
+
+
+@pytest.mark.row("H13")
+def test_a_proof_of_the_drafts_first_version_is_refused(place: Place) -> None:
+    """It names no realm: whoever got it could show it to somebody else under the same challenge id."""
+    challenge, _ = asked(place, "/known")
+    chain_id = place.chain.chain_id
+    draft = encode_typed_data(
+        {"name": "MPP", "version": "1", "chainId": chain_id},
+        {"Proof": [{"name": "challengeId", "type": "string"}]},
+        {"challengeId": challenge.id},
+    )
+    signature = Account.sign_message(draft, place.chain.buyer_key).signature.to_0x_hex()
+    source = proof.source(place.chain.buyer, chain_id)
+    credential = wallets.authorization(challenge, {"type": "proof", "signature": signature}, source)
+
+    answer = place.ask("/known", credential=credential)
+
+    assert (answer.status_code, problem(answer)) == (402, "verification-failed")
+    assert (place.hits, place.rows()) == ([], ())

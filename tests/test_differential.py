@@ -36,7 +36,7 @@ Read = Mapping[str, Any] | None
 Outcome = tuple[Any, Any, bool]
 
 examples = settings(
-    max_examples=150,
+    max_examples=120,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -138,7 +138,10 @@ def _minted() -> Mapping[str, str]:
 # --- generated credentials ---------------------------------------------------------------------------------
 
 #: What JSON can say and all languages read alike: no integer beyond 2^53, no half of a surrogate pair.
-TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+#: And nothing called __proto__, which mppx loses: `differences` has that.
+TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
+    lambda text: text != "__proto__"
+)
 LEAF: Final = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | TEXT
 NUMBER: Final = st.floats(allow_nan=False, allow_infinity=False)
 JSON: Final = st.recursive(
@@ -543,7 +546,7 @@ def receipts(draw: st.DrawFn) -> str:
         "method": "tempo",
         "timestamp": "2025-01-15T12:00:00Z",
         "reference": draw(TEXT),
-    } | draw(st.dictionaries(TEXT.filter(lambda name: name != "__proto__"), JSON, max_size=2))
+    } | draw(st.dictionaries(TEXT, JSON, max_size=2))
     if draw(st.booleans()):
         name = draw(st.sampled_from(["status", "method", "timestamp", "reference", "externalId"]))
         document[name] = draw(ODD)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+import conformance_notes
 import pytest
 import row_marks
 import rows
@@ -120,7 +121,7 @@ def page(found: Sequence[Proof]) -> str:
             "|---|---|---|---|---|---|",
         ]
         parts += [_line(row, known.get(row.id)) for row in group]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, conformance_notes.text().rstrip("\n")]) + "\n"
 
 
 def _line(row: rows.Row, proof: Proof | None) -> str:

@@ -257,6 +257,10 @@ DEVIATIONS: Final[Mapping[str, str]] = MappingProxyType(
             "Descriptions are what the PaidService says, and problem texts are English. Clients act on `type`, "
             "which is the same in every language."
         ),
+        "H13": (
+            "What is signed is version 3 of the typed data (account, challenge id, realm), as mppx and the other "
+            "deployed SDKs sign it. Version 1, which the draft has, names neither realm nor account: refused."
+        ),
     }
 )
 
