@@ -20,6 +20,8 @@ from mpp_authz import wire
 from mpp_operator import bootstrap, directory, ir
 from mpp_operator.artifacts import clusters, routes, secrets
 
+pytestmark = pytest.mark.data_plane
+
 # --- matching ------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from planes import PAY, Plane, data_plane, everything_free, everything_priced
 from mpp_authz import service, wire
 from mpp_operator import bootstrap
 
+pytestmark = pytest.mark.data_plane
+
 BEHIND_A_PROXY = bootstrap.BootstrapSettings("dp", terminated_by=("10.0.0.0/8", "127.0.0.0/8", "::1/128"))
 BEHIND_ANOTHER = bootstrap.BootstrapSettings("dp", terminated_by=("10.0.0.0/8",))
 ALONE = bootstrap.BootstrapSettings("dp")

@@ -13,6 +13,8 @@ from planes import PAY, data_plane, everything_free, everything_priced
 
 from mpp_operator import bootstrap, ir
 
+pytestmark = pytest.mark.data_plane
+
 #: What a client sends beside the headers counted here: host, accept, accept-encoding, connection, user-agent, and
 #: four that Envoy reads as headers, too (method, path, scheme, authority).
 ROOM = 12

@@ -43,6 +43,8 @@ from mpp_authz.ledger.transitions import Outcome
 from mpp_operator import bootstrap, ir
 from mpp_operator.artifacts import routes
 
+pytestmark = pytest.mark.data_plane
+
 #: Whole seconds: the shortest stream limit there is.
 LIMITED = ir.Route(
     "all", ir.DEFAULT_METHODS, irs.ANYTHING, replace(irs.PRICE, lease=routes.LEASE_MARGIN_SECONDS + 1)

@@ -12,6 +12,8 @@ import upstreams
 from mpp_operator import compiler, gateway, paidservice
 from mpp_operator.artifacts import secrets
 
+pytestmark = pytest.mark.data_plane
+
 
 @pytest.mark.parametrize(
     ("preset", "header", "value"),

@@ -15,6 +15,8 @@ from planes import data_plane, everything_free
 from mpp_operator import bootstrap, ir
 from mpp_operator.artifacts import secrets
 
+pytestmark = pytest.mark.data_plane
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
