@@ -163,7 +163,7 @@ def _compile(options: argparse.Namespace, out: console.Console) -> int:
     folder = local_secrets.Folder(options.secrets_dir, os.environ)
     compiled = sources.build(found, sources.recipients_only(found, folder))
     for warning in compiled.warnings:
-        out.say(f"warning: {warning}")
+        out.warn(warning)
     files = compiled.compilation.artifacts
     if options.check:
         try:

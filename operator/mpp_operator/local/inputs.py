@@ -65,8 +65,6 @@ def read(ground: Ground, say: Callable[[str], None]) -> Inputs:
         found = replace(found, names_keys=False)
     values = sources.secrets(found, local_secrets.Folder(ground.options.secrets_dir, ground.environ))
     compiled = sources.build(found, values)
-    for warning in compiled.warnings:
-        say(f"warning: {warning}")
     if found.names_keys:
         keys = tuple(_long_enough(source, values[source]) for source in sources.key_sources(found))
     else:

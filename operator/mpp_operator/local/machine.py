@@ -85,7 +85,9 @@ class Machine:
         return replace(fresh, ledger=before.ledger)
 
     def announce(self) -> None:
-        """The ready line, at start and after each reload."""
+        """The ready line, at start and after each reload, with what is not as its author meant it."""
+        for warning in self.inputs.compiled.warnings:
+            self.out.warn(warning)
         services = banner.describe(self.inputs.compiled, self.base)
         chain = self.ground.chain
         test_money = None
