@@ -270,14 +270,27 @@ def test_a_template_of_the_description_means_itself_and_a_star_means_every_segme
     assert free("/") == {"/"}
 
 
-def test_a_free_template_beside_a_priced_word_is_warned_of() -> None:
-    paths = {"/{id}": {"get": operation()}, "/words": {"get": operation(), "post": operation()}}
+def test_of_two_that_take_the_same_request_the_priced_one_comes_first() -> None:
+    paths = {"/{x}/b": {"get": operation()}, "/a/{x}": {"get": operation()}}
 
-    found = imported(paths, Terms(price="1", upstream="https://x.example.com", free=("/{id}",)))
+    def ordered(free: str) -> list[str]:
+        terms = Terms(price="1", upstream="https://x.example.com", free=(free,))
+        found = imported(paths, terms)
+        assert found.notes == ()
+        return [path for _, path in routes(found)]
 
+    assert ordered("/{x}/b") == ["/a/{x}", "/{x}/b"]
+    assert ordered("/a/{x}") == ["/{x}/b", "/a/{x}"]
+
+
+def test_a_free_route_that_must_stand_above_a_priced_one_it_meets_is_said() -> None:
+    paths = {path: {"get": operation()} for path in ("/{a}/y/{c}", "/x/{b}/z", "/{a}/y/z")}
+
+    found = imported(paths, Terms(price="1", upstream="https://x.example.com", free=("/{a}/y/z",)))
+
+    assert [path for _, path in routes(found)] == ["/{a}/y/z", "/{a}/y/{c}", "/x/{b}/z"]
     assert found.notes == (
-        "paths./{id}.get: free, and so is what is written otherwise than /words: price it, if the API does not "
-        "tell upper from lower case",
+        "paths./{a}/y/z.get: free, also for requests that paths./x/{b}/z.get would take: order these yourself",
     )
 
 

@@ -92,7 +92,7 @@ def service(text: str, terms: Terms, file: str) -> Imported:
         ],
     }
     notes += _taken_notes(reader) if told is not None else ()  # else `compile` says them
-    notes += _also_free(chosen, free)
+    notes += _given_away(chosen, free)
     if streaming := [operation.place for operation in chosen if operation.streaming]:
         notes.append(f"{', '.join(streaming)}: streaming: true, for its server-sent events")
     document = {
@@ -159,25 +159,17 @@ def _chosen(
             f"paths: expected at most {paidservice.MAX_ROUTES} operations for one PaidService, got {len(chosen)}; "
             f"write several, each with --name and --only: {_ways_to_split(chosen)}"
         )
-    return chosen, free
+    # What is priced comes first where two take the same request and neither is narrower.
+    return operations.ordered(sorted(chosen, key=free.__contains__)), free
 
 
-def _also_free(chosen: Sequence[Operation], free: frozenset[Operation]) -> Iterator[str]:
-    """A free template takes what is spelled otherwise than the priced words beside it; an API may answer alike."""
-    for one in chosen:
-        beside = [
-            other.path
-            for other in chosen
-            if one in free
-            and other not in free
-            and one.method == other.method
-            and one.pattern.covers(other.pattern)
-        ]
-        if beside:
-            yield (
-                f"{one.place}: free, and so is what is written otherwise than {', '.join(beside)}: "
-                "price it, if the API does not tell upper from lower case"
-            )
+def _given_away(chosen: Sequence[Operation], free: frozenset[Operation]) -> Iterator[str]:
+    """Requests that a free route takes, and a priced one below it would take as well."""
+    for at, one in enumerate(chosen):
+        below = [other for other in chosen[at + 1 :] if other not in free and other.method == one.method]
+        meeting = [other.place for other in below if operations.ambiguous(one.pattern, other.pattern)]
+        if one in free and meeting:
+            yield f"{one.place}: free, also for requests that {', '.join(meeting)} would take: order these yourself"
 
 
 def _taken(operation: Operation, texts: Sequence[str]) -> bool:

@@ -61,7 +61,7 @@ class Operation:
 
 
 def find(description: Mapping[str, Any], reader: Reader, notes: list[str]) -> tuple[Operation, ...]:
-    """Every operation that can be served, literal paths before the patterns that would take them as well.
+    """Every operation that can be served, in the description's order.
 
     `reader` resolves references; `notes` gets one line for each thing that is left out.
     """
@@ -76,7 +76,24 @@ def find(description: Mapping[str, Any], reader: Reader, notes: list[str]) -> tu
     for method, places in never.items():
         if places:
             notes.append(f"{places[0]}{_more(places)}: left out: {_NEVER_SERVED[method]}")
-    return _ordered(_once(operations, notes))
+    return tuple(_once(operations, notes))
+
+
+def ordered(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    """Each before those that would take its requests as well: literals before templates. Else as they come."""
+    found: list[tuple[ir.PathPattern, Operation]] = []
+    for operation in operations:
+        pattern = operation.pattern
+        wider = (at for at, (other, _) in enumerate(found) if other != pattern and other.covers(pattern))
+        found.insert(next(wider, len(found)), (pattern, operation))
+    return tuple(operation for _, operation in found)
+
+
+def ambiguous(one: ir.PathPattern, other: ir.PathPattern) -> bool:
+    """Whether some request is taken by both, and neither is the narrower one: `/a/{x}` and `/{x}/b`."""
+    alike = len(one.segments) == len(other.segments) and one.trailing_slash == other.trailing_slash
+    meet = all(a is None or b is None or a == b for a, b in zip(one.segments, other.segments, strict=False))
+    return alike and meet and not one.covers(other) and not other.covers(one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +232,6 @@ def _once(operations: Sequence[Operation], notes: list[str]) -> list[Operation]:
         places = [operation.place for operation in taken]
         notes.append(f"{places[0]}{_more(places)}: left out: GET's route answers HEAD, at the same price")
     return [operation for operation in kept.values() if operation not in taken]
-
-
-def _ordered(operations: Sequence[Operation]) -> tuple[Operation, ...]:
-    """The description's order, but each path before those that would take its requests as well."""
-    ordered: list[tuple[ir.PathPattern, Operation]] = []
-    for operation in operations:
-        pattern = operation.pattern
-        wider = (at for at, (other, _) in enumerate(ordered) if other != pattern and other.covers(pattern))
-        ordered.insert(next(wider, len(ordered)), (pattern, operation))
-    return tuple(operation for _, operation in ordered)
 
 
 def _more(places: Sequence[str]) -> str:
