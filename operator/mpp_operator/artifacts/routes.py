@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from mpp_authz import wire
 from mpp_operator import ir
-from mpp_operator.artifacts import TYPE, answers, clusters, compact_json, discovery
+from mpp_operator.artifacts import TYPE, answers, clusters, compact_json, discovery, lookalikes
 
 #: The one RouteConfiguration; the listener asks for it by name.
 ROUTE_CONFIGURATION: Final = "mpp"
@@ -123,9 +123,10 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service], document
     prefixes = {prefix: _action(routes) for prefix, routes in documents.prefixes.items()}
     miss = _action(_list([_NO_ROUTE_CONNECT, _not_found("-/404")]))
     bases = {service.base_path for service in services}
+    nested = lookalikes.nested(services)
     for service in services:
         base = service.base_path
-        at_base, below = _service(service)
+        at_base, below = _service(service, nested.get(base, ()))
         if base in documents.below:
             below = f"{documents.below[base]},{below}"
         if (base if base == "/" else f"{base}/") in prefixes:
@@ -147,6 +148,13 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service], document
         if paths
         else f'{{"matcher_tree":{trie},"on_no_match":{miss}}}'
     )
+    # Asked before all else, on any path: what has two meanings has none.
+    matcher = (
+        f'{{"matcher_list":{{"matchers":[{{"on_match":{_AMBIGUOUS},"predicate":{{"single_predicate":{{'
+        f'"input":{_PATH_INPUT},"value_match":{{"safe_regex":{{"google_re2":{{}},'
+        f'"regex":{compact_json(lookalikes.AMBIGUOUS)}}}}}}}}}}}]}},'
+        f'"on_no_match":{{"matcher":{matcher}}}}}'
+    )
     return (
         f'{{"domains":{compact_json(list(hosts))},"matcher":{matcher},"name":{compact_json(hosts[0])},'
         f'"retry_policy":{compact_json(_retries(_USUAL_RETRIES))},'
@@ -155,12 +163,17 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service], document
 
 
 @lru_cache(maxsize=16_384)
-def _service(service: ir.Service) -> tuple[str | None, str]:
-    """The routes of a service at its basePath itself (None: nothing), and below it."""
+def _service(service: ir.Service, nested: tuple[lookalikes.Priced, ...]) -> tuple[str | None, str]:
+    """The routes of a service at its basePath itself (None: nothing), and below it. `nested`: what other services
+    price there."""
     at_base = [_route(service, route, at_base=True) for route in service.routes if _is_root(route.path)]
-    below = [_route(service, route, at_base=False) for route in service.routes]
     cors = _own_cors(service)
     name = f"{service.namespace}/{service.name}"
+    guards = lookalikes.guards(service, nested)
+    below = []
+    for index, route in enumerate(service.routes):
+        below += [_guard(name, guard, cors) for guard in guards.get(index, ())]
+        below.append(_route(service, route, at_base=False))
     root_methods = _methods(route for route in service.routes if _is_root(route.path))
     if root_methods:
         at_base.append(_method_not_allowed(name, {"prefix": "/"}, root_methods, cors))
@@ -384,6 +397,14 @@ def _not_found(name: str, filters: dict[str, Any] | None = None) -> dict[str, An
     return document
 
 
+def _guard(name: str, guard: lookalikes.Guard, filters: dict[str, Any]) -> dict[str, Any]:
+    match = {"safe_regex": {"regex": guard.regex}, "headers": [_method_matcher(guard.methods)]}
+    detail = "This is another spelling of a path that has a price. Ask for that path as it is documented."
+    document = answers.problem(f"{name}/-/lookalike", match, 404, "Not Found", detail)
+    document["typed_per_filter_config"] |= filters
+    return document
+
+
 def _method_not_allowed(
     name: str, match: dict[str, Any], methods: Sequence[str], filters: dict[str, Any]
 ) -> dict[str, Any]:
@@ -462,4 +483,18 @@ _PATH_INPUT: Final = compact_json(
 )
 # CONNECT names no path, so no service is asked.
 _NO_ROUTE_CONNECT: Final = _method_not_allowed("-", {"connect_matcher": {}}, ir.DEFAULT_METHODS, {})
+_AMBIGUOUS: Final = _action(
+    _list(
+        [
+            _NO_ROUTE_CONNECT,
+            answers.problem(
+                "-/400",
+                {"prefix": ""},
+                400,
+                "Bad Request",
+                "Servers read this path in different ways: it hides a parent segment, or bytes that are no UTF-8.",
+            ),
+        ]
+    )
+)
 _NO_HOST: Final = compact_json({"name": "*", "domains": ["*"], "routes": [_NO_ROUTE_CONNECT, _not_found("-/404")]})
