@@ -250,10 +250,20 @@ class Gateways:
         await asyncio.shield(one.reviving)
 
     async def _revived(self, one: Replica) -> None:
-        if one.gateway.process.poll() is not None:
-            one.said += one.gateway.stderr
-            await asyncio.to_thread(one.gateway.stop)
-            one.gateway = await asyncio.to_thread(one.launch)
+        if one.gateway.process.poll() is None:
+            return
+        one.said += one.gateway.stderr
+        await asyncio.to_thread(one.gateway.stop)
+        deadline = time.monotonic() + HEAL_LIMIT
+        while True:
+            try:
+                one.gateway = await asyncio.to_thread(one.launch)
+            except RuntimeError as error:  # it did not come up: whoever looks after it would not give up
+                one.said.append(f"revived in vain: {error}")
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     async def heal(self) -> None:
         """Everything runs and serves again."""
