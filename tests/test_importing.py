@@ -290,7 +290,7 @@ def test_a_free_route_that_must_stand_above_a_priced_one_it_meets_is_said() -> N
 
     assert [path for _, path in routes(found)] == ["/{a}/y/z", "/{a}/y/{c}", "/x/{b}/z"]
     assert found.notes == (
-        "paths./{a}/y/z.get: free, also for requests that paths./x/{b}/z.get would take: order these yourself",
+        "paths./{a}/y/z.get: free, also for what paths./x/{b}/z.get would take: order these yourself",
     )
 
 

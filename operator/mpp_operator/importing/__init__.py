@@ -169,7 +169,7 @@ def _given_away(chosen: Sequence[Operation], free: frozenset[Operation]) -> Iter
         below = [other for other in chosen[at + 1 :] if other not in free and other.method == one.method]
         meeting = [other.place for other in below if operations.ambiguous(one.pattern, other.pattern)]
         if one in free and meeting:
-            yield f"{one.place}: free, also for requests that {', '.join(meeting)} would take: order these yourself"
+            yield f"{one.place}: free, also for what {', '.join(meeting)} would take: order these yourself"
 
 
 def _taken(operation: Operation, texts: Sequence[str]) -> bool:
