@@ -24,6 +24,7 @@ from mpp_authz.delivery import Entry
 from mpp_authz.ledger import LedgerUnavailable, State
 from mpp_authz.outcomes import AccessLog
 from mpp_authz.service import Authorization
+from mpp_operator import bootstrap
 
 OPTION = base_pb2.HeaderValueOption
 LIMIT = 20.0
@@ -209,6 +210,26 @@ class Broken:
 
     async def check(self, request: Any) -> Any:
         raise RuntimeError(f"a bug that shows {request.authorization}")
+
+
+@pytest.mark.parametrize(
+    "crowd", [{f"x-{number}": "1" for number in range(92)}, {"x-big": "a" * 59 * 1024}], ids=["many", "big"]
+)
+async def test_nothing_is_taken_where_the_facts_for_the_upstream_would_not_fit(
+    wired: Wired, crowd: dict[str, str]
+) -> None:
+    authorization = wired.world.pay(await wired.world.challenge())
+
+    crowded = await wired.ask(headers={"authorization": authorization, **crowd})
+    plain = await wired.ask(headers={"authorization": authorization})
+
+    assert (crowded.denied_response.status.code, plain.status.code) == (431, 0)
+    assert "www-authenticate" not in {option.header.key for option in crowded.denied_response.headers}
+
+
+def test_the_room_for_facts_is_what_envoys_limits_leave() -> None:
+    assert service._MOST_HEADERS < bootstrap.MAX_HEADERS_COUNT
+    assert service._MOST_BYTES < bootstrap.MAX_HEADERS_KIB * 1024
 
 
 async def test_an_error_of_ours_is_503_without_a_challenge(world: World, short: Path) -> None:

@@ -31,6 +31,7 @@ PAYMENT_INSUFFICIENT: Final = Kind("payment-insufficient", 402, "Payment Insuffi
 BAD_REQUEST: Final = Kind("bad-request", 400, "Bad Request")
 ALREADY_USED: Final = Kind("verification-failed", 403, "Verification Failed")
 PAYMENT_IN_PROGRESS: Final = Kind("payment-in-progress", 409, "Payment In Progress")
+HEADERS_TOO_LARGE: Final = Kind("request-header-fields-too-large", 431, "Request Header Fields Too Large")
 MISDIRECTED: Final = Kind("insecure-transport", 421, "Misdirected Request")
 OUTCOME_UNKNOWN: Final = Kind("internal-payment-error", 503, "Payment Outcome Unknown")
 UNAVAILABLE: Final = Kind("service-unavailable", 503, "Service Unavailable")
