@@ -8,6 +8,7 @@ import asyncio
 import importlib.metadata
 import math
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +18,18 @@ from mpp_operator import console
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. ^C ends it without a word, also while it is still loading its modules."""
+    _leave_no_core_file()
     try:
         return _run_command(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         return console.INTERRUPTED
+
+
+def _leave_no_core_file() -> None:
+    """Our memory holds keys and credentials: a crash must not write it to the disk. Children, Envoy among them,
+    inherit this (core(5)); whoever debugs one can raise it for that process with prlimit(1)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _run_command(arguments: Sequence[str]) -> int:
