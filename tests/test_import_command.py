@@ -1,8 +1,13 @@
 """`mpp-gateway import`: files in and out, warnings, exit codes."""
 
+import http.server
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import gateway_process
+import httpx
 import pytest
 
 from mpp_operator import cli, envoy, local_secrets, sources
@@ -146,3 +151,75 @@ def test_the_real_envoy_takes_what_was_imported(capsys: pytest.CaptureFixture[st
 
     assert len(compiled.compilation.gateway.services) == 2
     assert envoy.validate(compiled.compilation.artifacts) == ()
+
+
+class Shop(http.server.BaseHTTPRequestHandler):
+    """Answers everything, and remembers it."""
+
+    hits: list[str]
+
+    def answer(self) -> None:
+        self.hits.append(f"{self.command} {self.path}")
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = do_DELETE = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def shop() -> Iterator[tuple[str, list[str]]]:
+    """An API, and what reached it."""
+    hits: list[str] = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OneShop", (Shop,), {"hits": hits}))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", hits
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.data_plane
+def test_an_imported_service_serves_the_described_operations_and_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+    start_gateway: gateway_process.Start,
+    shop: tuple[str, list[str]],
+    tmp_path: Path,
+) -> None:
+    api, hits = shop
+    description = tmp_path / "openapi.yaml"
+    description.write_bytes((FOLDER / "petstore" / "openapi.yaml").read_bytes())
+    target = tmp_path / "pets.yaml"
+    arguments = (
+        "--price",
+        "0.05",
+        "--upstream",
+        f"{api}/api/v3",
+        "--name",
+        "pets",
+        "--recipient",
+        "0x" + "70" * 20,
+    )
+    assert run(capsys, description, *arguments, "--free", "/pet/findByStatus", "-o", target)[0] == 0
+    gateway = start_gateway({}, arguments=("-f", str(target)))
+
+    def status(method: str, path: str) -> int:
+        return httpx.request(method, f"{gateway.url}/pets{path}", trust_env=False).status_code
+
+    assert status("GET", "/pet/findByStatus?status=sold") == 200
+    assert {
+        status("GET", "/pet/7"),
+        status("DELETE", "/pet/7"),
+        status("POST", "/pet"),
+        status("HEAD", "/pet/7"),
+    } == {402}
+    assert status("POST", "/pet/findByStatus") == 405
+    assert {status("GET", path) for path in ("", "/", "/nothing", "/pet/7/secret", "/store")} == {404}
+    assert hits == ["GET /api/v3/pet/findByStatus?status=sold"]
+    listed = httpx.get(f"{gateway.url}/pets/openapi.json", trust_env=False).json()
+    assert listed["paths"]["/pets/pet/{petId}"]["get"]["summary"] == "Find a pet by its id"
+    assert "Pet" in str(listed["components"]["schemas"])
