@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240 - the tests look at files; nobody else runs on their loops
 
 import asyncio
+import contextlib
 import dataclasses
 import re
 import sqlite3
@@ -365,3 +366,17 @@ async def test_an_unknown_address_is_an_error_that_shows_no_password(url: str) -
     with pytest.raises(ValueError, match=r"expected sqlite:/path/to/ledger\.db") as caught:
         await stores.open_ledger(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE albums (title TEXT)", "CREATE TABLE payments (id TEXT)"])
+async def test_another_programs_database_is_refused_and_not_changed(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "music.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    before = path.read_bytes()
+
+    with pytest.raises(LedgerUnavailable, match="got another program's database; name another path"):
+        await SQLiteLedger.open(path)
+
+    assert path.read_bytes() == before

@@ -32,6 +32,7 @@ def open_all(
         if read_only:
             schema.check(path, first)
         else:
+            schema.recognise(path, first)  # before anything is written into a file that is not ours
             _use_wal(path, first)
             schema.migrate(path, first, clock)
         opened += [_connect(path, True), _connect(path, True)]

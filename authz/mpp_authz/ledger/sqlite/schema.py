@@ -118,6 +118,25 @@ def migrate(path: Path, connection: sqlite3.Connection, clock: Callable[[], int]
         raise
 
 
+def recognise(path: Path, connection: sqlite3.Connection) -> None:
+    """See that the file is empty or a ledger that this program can bring up to date, and change nothing.
+
+    Raises:
+        LedgerUnavailable: it is another program's, or a newer program wrote it.
+    """
+    connection.execute("BEGIN")  # both answers are of one moment: another process may be making it
+    try:
+        found = _version(connection)
+        filled = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+    finally:
+        connection.execute("ROLLBACK")
+    _refuse_newer(path, found)
+    if found == 0 and filled:
+        raise LedgerUnavailable(
+            f"ledger {path}: expected a ledger or an empty file, got another program's database; name another path"
+        )
+
+
 def check(path: Path, connection: sqlite3.Connection) -> None:
     found = _version(connection)
     _refuse_newer(path, found)
