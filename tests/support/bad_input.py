@@ -90,7 +90,7 @@ class Page:
     def close(self) -> None:
         """Write the page anew where that was asked for."""
         if self.update and self.fresh:
-            kept = {**self.entries, **self.fresh}
+            kept = self.fresh | {case: entry for case, entry in self.entries.items() if case not in self.fresh}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(f"{self.title}\n\n" + "\n".join(kept.values()), encoding="utf-8")
 
