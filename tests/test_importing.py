@@ -535,6 +535,52 @@ def test_every_described_operation_has_a_route_and_no_other_does(paths: Mapping[
     assert served == described | implied
 
 
+_ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.just("#/paths"),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=8) | st.sampled_from(["$ref", "get", "200", "in", "name"]), below, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+_WHOLE = yaml.safe_load((FOLDER / "petstore" / "openapi.yaml").read_text())
+
+
+def _with_one_change(draw: st.DrawFn) -> Any:
+    """The petstore's description with something else in one place."""
+    whole = json.loads(json.dumps(_WHOLE))
+    place = whole
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = draw(st.sampled_from(keys))
+        below = place[key]
+        if not isinstance(below, dict | list) or not below or draw(st.integers(0, 4)) == 0:
+            place[key] = draw(_ANYTHING)
+            return whole
+        place = below
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.composite(_with_one_change)())
+def test_whatever_stands_in_one_place_of_a_description_is_imported_or_refused(changed: Any) -> None:
+    found, told = None, ()
+    try:
+        found = importing.service(json.dumps(changed), TERMS, "openapi.yaml")
+    except importing.ImportingError as error:
+        told = error.problems
+
+    assert found or told
+    assert all(line.isprintable() for line in (found.notes if found else told))
+    assert found is None or yaml.safe_load(text.render(found, "openapi.yaml")) == found.document
+
+
 _ROUTE = st.tuples(_PATH, st.sampled_from([None, "GET", "HEAD", "POST", "DELETE"]), st.booleans())
 
 
