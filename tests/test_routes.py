@@ -212,9 +212,9 @@ def test_one_changed_service_among_two_thousand_is_rendered_in_a_second() -> Non
     services = list(gateway.services)
     services[1_000] = replace(services[1_000], upstream_host="other.example.com")
 
-    start = time.perf_counter()
+    start = time.process_time()
     text = routes.render(irs.gateway(*services))["rds.json"]
-    taken = time.perf_counter() - start
+    taken = time.process_time() - start
 
     assert "other.example.com" in text
     assert taken < 1.0

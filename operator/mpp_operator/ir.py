@@ -90,7 +90,7 @@ class Route:
 
     def described(self, method: str) -> Operation:
         """What the documents say of `method` here."""
-        return dict(self.operations).get(method, self.operation)
+        return dict(self.operations).get(method, self.operation) if self.operations else self.operation
 
 
 @dataclass(frozen=True, slots=True)
