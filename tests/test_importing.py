@@ -570,7 +570,8 @@ def _with_one_change(draw: st.DrawFn) -> Any:
 @settings(deadline=None, max_examples=60)
 @given(st.composite(_with_one_change)())
 def test_whatever_stands_in_one_place_of_a_description_is_imported_or_refused(changed: Any) -> None:
-    found, told = None, ()
+    found: importing.Imported | None = None
+    told: tuple[str, ...] = ()
     try:
         found = importing.service(json.dumps(changed), TERMS, "openapi.yaml")
     except importing.ImportingError as error:
