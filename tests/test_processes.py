@@ -294,3 +294,23 @@ def test_an_end_is_described_for_people(code: int, text: str) -> None:
 
 def test_the_back_off_begins_at_once_and_is_bounded() -> None:
     assert [processes.back_off(n) for n in (1, 2, 3, 100)] == [0.0, 0.5, 1.0, 8.0]
+
+
+SLOW = """
+import signal, time
+for _ in range(9):
+    print("busy", flush=True)
+    time.sleep(0.5)
+print("up", flush=True)
+signal.pause()
+"""
+
+
+async def test_a_child_that_says_that_it_is_busy_is_given_its_time_again(tmp_path: Path) -> None:
+    async with kept(tmp_path, SLOW) as thing:
+        thing.child.busy = lambda line: line == "busy"
+
+        await thing.child.start(3)
+
+        assert thing.lines.count("busy") == 9
+        assert thing.starts == 1

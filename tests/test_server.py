@@ -25,7 +25,7 @@ from envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 from gateway_process import clean_environ
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mpp_authz import challenge, keys, pricing, server, wire
+from mpp_authz import challenge, handover, keys, pricing, server, wire
 from mpp_authz.challenge import Keyring
 from mpp_authz.keys import Keys
 from mpp_authz.pricing import Network, Offer, Pricing, RoutePrice
@@ -258,6 +258,16 @@ async def test_it_says_that_all_was_answered_only_where_no_check_was_cut(home: H
     with contextlib.closing(sqlite3.connect(home.folder / "ledger.db")) as ledger:
         last_words = ledger.execute("SELECT id FROM data_planes WHERE ended AND id LIKE 'authz-0/%'").fetchall()
     assert len(last_words) == kept
+
+
+async def test_a_ledger_that_takes_long_to_open_is_said_and_then_served(home: Home) -> None:
+    with contextlib.closing(sqlite3.connect(home.folder / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # as another process's migration
+        authz = await home.start(wait=False)
+        await authz.says(handover.OPENING)
+        other.execute("ROLLBACK")
+
+    await authz.says("serving")
 
 
 async def test_it_reads_its_files_again_when_told(home: Home) -> None:
