@@ -271,9 +271,20 @@ def test_operation_ids_are_unique_in_a_document() -> None:
     other = replace(one, name="other", base_path="/other")
 
     ids = [operation["operationId"] for operation in found(one, other).values()]
+    alone = [operation["operationId"] for operation in found(one).values()]
 
     assert len(set(ids)) == len(ids) == 30
-    assert ids[0] == "same.get"
+    assert len(set(alone)) == len(alone) == 15
+    assert (ids[0], alone[0]) == ("shop.llm.same.get", "same.get")
+
+
+def test_the_description_of_a_host_names_a_few_of_many_services() -> None:
+    services = [
+        listed(irs.free("a", pattern("/a")), name=f"s{n}", base_path=f"/s{n}", listing=ir.Listing(f"T{n}"))
+        for n in range(7)
+    ]
+
+    assert openapi(*services)["info"]["description"] == "Priced per request: T0, T1, T2, T3, T4 and 2 more"
 
 
 def test_operations_of_several_services_are_tagged_with_their_titles() -> None:

@@ -47,31 +47,50 @@ def of_host(services: Sequence[ir.Service]) -> Mapping[str, Document]:
     basePath of each listed service. Nothing where nothing is listed; and none of the host's own where the service
     at `/` is not listed, whose routes these paths may be.
     """
-    found = listed.services(services)
+    found = [one for service, below in listed.services(services) if (one := _of_service(service, below))]
     hidden = any(service.base_path == "/" and service.listing is None for service in services)
     of_host_too = bool(found) and not hidden
     documents: dict[str, Document] = {}
-    for service in found:
-        own, described = _of_service(service)
-        if service.base_path != "/":
-            documents |= {service.base_path + name: document for name, document in own.items()}
+    for one in found:
+        if one.service.base_path != "/":
+            documents |= one.documents
         if of_host_too:
-            documents[f"{SERVICES}/{service.id}"] = described
+            documents[f"{SERVICES}/{one.service.id}"] = one.described
     if of_host_too:
-        documents |= _both("", found)
-        documents[SERVICES] = Document(JSON, catalogue.render(found))
+        all_of_it = tuple(one.service for one in found)
+        parts = [one.alone if len(found) == 1 else _shared(one.service) for one in found]
+        documents[OPENAPI] = Document(JSON, openapi.render(all_of_it, parts))
+        documents[LLMS] = Document(TEXT, llms.render(all_of_it, [one.words for one in found], ""))
+        documents[SERVICES] = Document(JSON, catalogue.render([one.described.text for one in found]))
     return MappingProxyType(dict(sorted(documents.items())))
 
 
-# A host's documents change with every service of it, and are long: only those of services are kept.
+@dataclass(frozen=True, slots=True)
+class _Of:
+    """One service's own documents, and what it gives to those of its host."""
+
+    service: listed.Service
+    documents: Mapping[str, Document]
+    described: Document  # by /services
+    alone: openapi.Part
+    words: llms.Part
+
+
+# A host's documents change with every service of it, and are long: only what services give to them is kept.
 @lru_cache(maxsize=16_384)
-def _of_service(service: listed.Service) -> tuple[Mapping[str, Document], Document]:
-    """What lies below its basePath, and what `/services` says of it."""
-    return _both(service.base_path, (service,)), Document(JSON, catalogue.render_one(service))
-
-
-def _both(base: str, services: tuple[listed.Service, ...]) -> dict[str, Document]:
-    return {
-        OPENAPI: Document(JSON, openapi.render(services)),
-        LLMS: Document(TEXT, llms.render(services, base)),
+def _of_service(service: ir.Service, below: tuple[str, ...]) -> _Of | None:
+    """None: it is not listed."""
+    found = listed.listed(service, below)
+    if found is None:
+        return None
+    alone, words = openapi.part(found, shared=False), llms.part(found)
+    documents = {
+        found.base_path + OPENAPI: Document(JSON, openapi.render((found,), (alone,))),
+        found.base_path + LLMS: Document(TEXT, llms.render((found,), (words,), found.base_path)),
     }
+    return _Of(found, documents, Document(JSON, catalogue.render_one(found)), alone, words)
+
+
+@lru_cache(maxsize=16_384)
+def _shared(service: listed.Service) -> openapi.Part:
+    return openapi.part(service, shared=True)

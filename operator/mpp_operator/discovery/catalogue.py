@@ -13,14 +13,14 @@ from mpp_operator import ir
 from mpp_operator.discovery import listed, prices
 
 
-def render(services: Sequence[listed.Service]) -> str:
-    """All services of a host."""
-    return _text({"services": [_service(service) for service in services]})
+def render(services: Sequence[str]) -> str:
+    """All services of a host, each as `render_one` has it."""
+    return f'{{"services":[{",".join(service.rstrip() for service in services)}]}}\n'
 
 
 def render_one(service: listed.Service) -> str:
-    """One of them, as it is in the list."""
-    return _text(_service(service))
+    """One of them."""
+    return json.dumps(_service(service), separators=(",", ":")) + "\n"
 
 
 def _service(service: listed.Service) -> dict[str, Any]:
@@ -61,7 +61,3 @@ def _offer(offer: Offer, listing: ir.Listing) -> dict[str, Any]:
     if currency is not None:
         document |= {"symbol": currency.symbol, "decimals": currency.decimals}
     return document | {"description": prices.words(offer, listing)}
-
-
-def _text(document: dict[str, Any]) -> str:
-    return json.dumps(document, separators=(",", ":")) + "\n"

@@ -9,7 +9,6 @@ import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from mpp_operator import ir
@@ -57,23 +56,24 @@ class Service:
         return f"{self.namespace}.{self.name}"
 
 
-def services(host: Sequence[ir.Service]) -> tuple[Service, ...]:
-    """Those of a host's services that are listed, by basePath. A service of which everything is hidden is not."""
+def services(host: Sequence[ir.Service]) -> Iterator[tuple[ir.Service, tuple[str, ...]]]:
+    """Those of a host's services that may be listed, each with the basePaths below its own. By basePath."""
     bases = sorted({service.base_path for service in host})
-    found = []
     for service in sorted(host, key=lambda service: (service.base_path, service.namespace, service.name)):
-        if service.listing is None:
-            continue
-        below = _below(bases, service.base_path)
-        operations = _operations(service, below)
-        if operations:
-            found.append(Service(service.namespace, service.name, service.base_path, service.listing, operations))
-    return tuple(found)
+        if service.listing is not None:
+            yield service, _below(bases, service.base_path)
 
 
-@lru_cache(maxsize=16_384)
+def listed(service: ir.Service, below: tuple[str, ...]) -> Service | None:
+    """`service` as it is listed, where others have the basePaths `below`, and take what is theirs before it does.
+    None: nothing of it is left, or it is not to be listed."""
+    operations = _operations(service, below)
+    if service.listing is None or not operations:
+        return None
+    return Service(service.namespace, service.name, service.base_path, service.listing, operations)
+
+
 def _operations(service: ir.Service, below: tuple[str, ...]) -> tuple[Operation, ...]:
-    """`below` are the basePaths under this service's, which take what is theirs before it does."""
     taken = [ir.PathPattern(_segments(base), rest=True) for base in below]
     templates: dict[ir.PathPattern, tuple[str, tuple[str, ...]]] = {}
     before: dict[str, list[ir.PathPattern]] = {}

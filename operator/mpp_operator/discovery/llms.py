@@ -5,6 +5,7 @@ What authors wrote stays on its line and is text there: it makes no heading, lin
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from mpp_operator.discovery import listed, openapi, prices
@@ -26,12 +27,26 @@ _STEPS: Final = (
 _LINKS: Final = {"homepage": "Homepage", "apiReference": "API reference", "llms": "More for language models"}
 
 
-def render(services: Sequence[listed.Service], base: str) -> str:
-    """The text for `services`, at `base` + "/llms.txt"."""
-    return "\n".join(_lines(services, base)) + "\n"
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one service gives to a document."""
+
+    endpoints: str  # lines
+    ways: tuple[tuple[str, str, str], ...]  # of paying for them
 
 
-def _lines(services: Sequence[listed.Service], base: str) -> Iterator[str]:
+def part(service: listed.Service) -> Part:
+    """What `service` gives to a document, whether it shares it or not."""
+    ways = prices.ways(o.route.price for o in service.operations if o.route.price)
+    return Part("\n".join(_endpoints(service)), ways)
+
+
+def render(services: Sequence[listed.Service], parts: Sequence[Part], base: str) -> str:
+    """The text for `services`, made of their `parts`, at `base` + "/llms.txt"."""
+    return "\n".join(_lines(services, parts, base)) + "\n"
+
+
+def _lines(services: Sequence[listed.Service], parts: Sequence[Part], base: str) -> Iterator[str]:
     info = openapi.info(services)
     yield f"# {line(info['title'])}"
     if "description" in info:
@@ -42,11 +57,10 @@ def _lines(services: Sequence[listed.Service], base: str) -> Iterator[str]:
             path = "" if service.base_path == "/" else service.base_path
             said = f": {line(service.listing.description)}" if service.listing.description else ""
             yield f"- [{line(service.listing.title)}]({path}/llms.txt){said}"
-    for service in services:
+    for service, part in zip(services, parts, strict=True):
         heading = f"Endpoints of {line(service.listing.title)}" if len(services) > 1 else "Endpoints"
-        yield from ("", f"## {heading}", "")
-        yield from _endpoints(service)
-    if ways := prices.ways(o.route.price for s in services for o in s.operations if o.route.price):
+        yield from ("", f"## {heading}", "", part.endpoints)
+    if ways := sorted({way for part in parts for way in part.ways}):
         yield from _how_to_pay(ways)
     yield from ("", "## Links", "", f"- [OpenAPI description]({base}/openapi.json)")
     if not base:

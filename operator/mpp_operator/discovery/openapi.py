@@ -6,6 +6,7 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from mpp_authz.pricing import Offer, RoutePrice
@@ -14,6 +15,7 @@ from mpp_operator.discovery import listed, prices
 
 _DEFAULT_VERSION: Final = "1.0.0"
 _MAX_CATEGORIES: Final = 5
+_MAX_TITLES: Final = 5  # in the description of a host
 
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _SCHEMAS: Final = {
@@ -79,34 +81,63 @@ def info(services: Sequence[listed.Service]) -> dict[str, str]:
         listing = services[0].listing
         described = {"description": listing.description} if listing.description else {}
         return {"title": listing.title, "version": listing.version, **described}
-    titles = ", ".join(service.listing.title for service in services)
-    return {"title": "Paid APIs", "version": _DEFAULT_VERSION, "description": f"Priced per request: {titles}"}
+    titles = [service.listing.title for service in services[:_MAX_TITLES]]
+    more = f" and {len(services) - len(titles)} more" if len(services) > len(titles) else ""
+    about = f"Priced per request: {', '.join(titles)}{more}"
+    return {"title": "Paid APIs", "version": _DEFAULT_VERSION, "description": about}
 
 
-def render(services: Sequence[listed.Service]) -> str:
-    """The document of `services`, of which there is at least one."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one service gives to a document, as JSON."""
+
+    paths: str  # the members of `paths`
+    responses: frozenset[str]  # the statuses of _RESPONSES that it refers to
+    components: tuple[tuple[str, str], ...]  # kind -> members
+
+
+def part(service: listed.Service, *, shared: bool) -> Part:
+    """What `service` gives to a document. `shared`: with others, whose operation ids are none of its own; and its
+    title is a tag."""
     used: set[str] = set()
     paths: dict[str, dict[str, Any]] = {}
-    responses: dict[str, Any] = {}
-    for service in services:
-        for operation in service.operations:
-            item = paths.setdefault(operation.path, _path_item(operation))
-            said = _operation(operation, service, used, responses, len(services) > 1)
-            shared = item.get("parameters", [])
-            own = [p for p in _parameters(operation, operation.described) if p not in shared]
-            item[operation.method.lower()] = {**({"parameters": own} if own else {}), **said}
+    responses: set[str] = set()
+    for operation in service.operations:
+        item = paths.setdefault(operation.path, _path_item(operation))
+        said = _operation(operation, service, used, responses, shared)
+        own = [p for p in _parameters(operation, operation.described) if p not in item.get("parameters", [])]
+        item[operation.method.lower()] = {**({"parameters": own} if own else {}), **said}
+    components = json.loads(service.listing.components) if service.listing.components is not None else {}
+    return Part(
+        _members(paths),
+        frozenset(responses),
+        tuple((kind, _members(below)) for kind, below in sorted(components.items())),
+    )
+
+
+def render(services: Sequence[listed.Service], parts: Sequence[Part]) -> str:
+    """The document of `services`, of which there is at least one, made of their `parts`."""
     document: dict[str, Any] = {"openapi": "3.1.0", "info": info(services)}
     about = _service_info(services)
     if about:
         document["x-service-info"] = about
-    document["paths"] = paths
-    components = _components(services)
-    if responses:
-        components["responses"] = {**components.get("responses", {}), **dict(sorted(responses.items()))}
-        components["schemas"] = {**components.get("schemas", {}), **_SCHEMAS}
+    members = [_members(document), f'"paths":{{{",".join(part.paths for part in parts)}}}']
+    components: dict[str, list[str]] = {}
+    for kind, below in (found for part in parts for found in part.components):
+        components.setdefault(kind, []).append(below)
+    statuses = sorted({status for part in parts for status in part.responses})
+    if statuses:
+        components.setdefault("responses", []).append(_members(dict(_RESPONSES[status] for status in statuses)))
+        components.setdefault("schemas", []).append(_members(_SCHEMAS))
     if components:
-        document["components"] = components
-    return json.dumps(document, separators=(",", ":")) + "\n"
+        kinds = ",".join(f'"{kind}":{{{",".join(below)}}}' for kind, below in sorted(components.items()))
+        members.append(f'"components":{{{kinds}}}')
+    return f"{{{','.join(members)}}}\n"
+
+
+def _members(document: Mapping[str, Any]) -> str:
+    """An object's members as JSON, without its braces."""
+    return json.dumps(document, separators=(",", ":"))[1:-1]
 
 
 def _service_info(services: Sequence[listed.Service]) -> dict[str, Any]:
@@ -119,25 +150,16 @@ def _service_info(services: Sequence[listed.Service]) -> dict[str, Any]:
     return found
 
 
-def _components(services: Sequence[listed.Service]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for service in services:
-        if service.listing.components is not None:
-            for kind, below in json.loads(service.listing.components).items():
-                found.setdefault(kind, {}).update(below)
-    return found
-
-
 def _path_item(operation: listed.Operation) -> dict[str, Any]:
     """What the operations of a path have in common: its parameters."""
     return {"parameters": [_path_parameter(p, {}) for p in operation.parameters]} if operation.parameters else {}
 
 
 def _operation(
-    operation: listed.Operation, service: listed.Service, used: set[str], responses: dict[str, Any], shared: bool
+    operation: listed.Operation, service: listed.Service, used: set[str], responses: set[str], shared: bool
 ) -> dict[str, Any]:
     described, price = operation.described, operation.route.price
-    document: dict[str, Any] = {"operationId": _operation_id(operation, service, used)}
+    document: dict[str, Any] = {"operationId": _operation_id(operation, service, used, shared)}
     tags = described.tags or ((service.listing.title,) if shared else ())
     if tags:
         document["tags"] = list(tags)
@@ -189,7 +211,7 @@ def _path_parameter(parameter: listed.Parameter, said: Mapping[str, Any]) -> dic
     return {**document, **value, **said, "name": parameter.name}
 
 
-def _responses(operation: listed.Operation, shared: dict[str, Any]) -> dict[str, Any]:
+def _responses(operation: listed.Operation, referred: set[str]) -> dict[str, Any]:
     described, price = operation.described, operation.route.price
     if described.responses is None:
         found = dict(_UNKNOWN)
@@ -203,22 +225,23 @@ def _responses(operation: listed.Operation, shared: dict[str, Any]) -> dict[str,
         bound = price is not None and price.digest_max_bytes is not None
         if status in found or (status == "413" and not bound) or (status == "404" and not operation.parameters):
             continue
-        name, response = _RESPONSES[status]
-        shared[name] = response
-        found[status] = {"$ref": f"#/components/responses/{name}"}
+        referred.add(status)
+        found[status] = {"$ref": f"#/components/responses/{_RESPONSES[status][0]}"}
     return dict(sorted(found.items()))
 
 
-def _operation_id(operation: listed.Operation, service: listed.Service, used: set[str]) -> str:
-    """Unique in its document: the author's own, or made of the route's name; longer where that is taken."""
+def _operation_id(operation: listed.Operation, service: listed.Service, used: set[str], shared: bool) -> str:
+    """Unique in its document: the author's own, or made of the route's name; where services share the document,
+    behind the service's id."""
     route = operation.route.key.rpartition("/")[2]
     several = len(operation.route.methods) > 1 and operation.route.methods != ("GET", "HEAD")
     own = operation.described.operation_id
-    short = own or f"{service.name}.{route}"
+    name = own or (route if shared else f"{service.name}.{route}")
     if several and (own is None or own == operation.route.operation.operation_id):
-        short = f"{short}.{operation.method.lower()}"
-    long = f"{service.id}.{short}"
-    numbered = (f"{long}.{number}" for number in range(2, len(used) + 3))
-    found = next(name for name in itertools.chain((short, long), numbered) if name not in used)
+        name = f"{name}.{operation.method.lower()}"
+    if shared:
+        name = f"{service.id}.{name}"
+    numbered = (f"{name}.{number}" for number in range(2, len(used) + 3))
+    found = next(one for one in itertools.chain((name,), numbered) if one not in used)
     used.add(found)
     return found
