@@ -9,6 +9,7 @@ import pytest
 import row_marks
 from chain import chain, fresh_chain  # noqa: F401 - fixtures
 from gateway_process import start_gateway as start_gateway
+from hostile_gateway import hostile_target as hostile_target
 from ledgers import ledger, store  # noqa: F401 - fixtures
 from places import place as place
 from promises import world as world
