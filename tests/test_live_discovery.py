@@ -7,14 +7,23 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import cheap_wallet
 import described
 import gateway_process
 import httpx
 import openapi_rules
 import pytest
+import schemathesis
+import schemathesis.checks
+import yaml
+from hypothesis import HealthCheck, given, settings
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi import checks as openapi_checks
 
 pytestmark = [pytest.mark.data_plane, pytest.mark.timeout(180)]
 
@@ -178,7 +187,7 @@ def test_a_price_that_is_refused_changes_neither(gateway: gateway_process.Gatewa
 # --- others' tools -----------------------------------------------------------------------------------------
 
 
-def schemathesis(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Its command, which keeps what it finds below `home`."""
     environ = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
     return subprocess.run(
@@ -206,7 +215,7 @@ CHECKS = (
 def test_schemathesis_finds_no_server_error_and_no_status_that_is_not_listed(
     gateway: gateway_process.GatewayProcess, tmp_path: Path
 ) -> None:
-    found = schemathesis(
+    found = command(
         tmp_path, f"{gateway.url}/words/openapi.json", "--phases", "coverage,fuzzing", "--max-examples", "15"
     )
 
@@ -226,7 +235,75 @@ def test_schemathesis_would_find_a_status_that_is_not_listed(
     del document["paths"]["/words/v1/complete"]["post"]["responses"]["402"]
     (tmp_path / "doctored.json").write_text(json.dumps(document))
 
-    found = schemathesis(tmp_path, "doctored.json", "--url", gateway.url, "--phases", "coverage")
+    found = command(tmp_path, "doctored.json", "--url", gateway.url, "--phases", "coverage")
 
     assert found.returncode == 1
     assert "Undocumented status code" in found.stdout
+
+
+# --- behind the payment ------------------------------------------------------------------------------------
+
+
+IN_PROCESS = [
+    schemathesis.checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+]
+
+
+@pytest.fixture
+def paid(start_gateway: gateway_process.Start, upstream: int, tmp_path: Path) -> gateway_process.GatewayProcess:
+    """The same service, paid for by the method without a chain."""
+    service = yaml.safe_load(described.words(upstream))
+    service["spec"]["payment"]["offers"] = [
+        {
+            "method": "cheap",
+            "network": "cheapnet",
+            "currency": "coin",
+            "recipient": cheap_wallet.address("payee"),
+        }
+    ]
+    for route in service["spec"]["routes"]:
+        if "price" in route:
+            route["price"] = {"baseUnits": "7"}
+    return start_gateway(
+        {"words.yaml": yaml.safe_dump(service)},
+        config=cheap_wallet.network(cheap_wallet.bank(tmp_path)),
+        environ=cheap_wallet.environ(),
+    )
+
+
+@pytest.mark.row("D06")
+def test_who_pays_gets_an_answer_that_is_listed_too(paid: gateway_process.GatewayProcess) -> None:
+    """Requests that schemathesis draws, each asked without a payment first and then with one."""
+    schema = schemathesis.openapi.from_url(f"{paid.url}/words/openapi.json")
+
+    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
+
+    statuses = {operation.label: asked_and_paid(operation) for operation in operations}
+
+    assert len(statuses) == 10
+    assert {status for seen in statuses.values() for status in seen} <= {200, 400, 404, 413}
+    assert all(seen[200] for seen in statuses.values()), statuses
+
+
+def asked_and_paid(operation: schemathesis.APIOperation[Any, Any, Any, Any]) -> Counter[int]:
+    """How often each status was the last one."""
+    seen: Counter[int] = Counter()
+
+    @settings(
+        max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(case=operation.as_strategy())
+    def ask(case: schemathesis.Case[Any]) -> None:
+        answer = case.call()
+        case.validate_response(answer, checks=IN_PROCESS)
+        if answer.status_code == 402:
+            paying = cheap_wallet.sign(answer.headers["www-authenticate"][0], cheap_wallet.key("alice"))
+            answer = case.call(headers={"authorization": paying})
+            case.validate_response(answer, checks=IN_PROCESS)
+        seen[answer.status_code] += 1
+
+    ask()
+    return seen
