@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import conformance_notes
 import ledgers
 import mpp
 import pytest
@@ -38,6 +39,10 @@ needs_mppx = pytest.mark.payments
 
 def _asked(**fields: Any) -> quotes.Request:
     return quotes.Request("shop/route", "POST", "shop.example", "https", "127.0.0.1", "", **fields)
+
+
+def test_the_conformance_page_tells_of_every_file() -> None:
+    assert sorted(name for name, _ in conformance_notes.VECTORS) == sorted(path.stem for path in FOLDER.iterdir())
 
 
 # --- canonical JSON --------------------------------------------------------------------------------------
