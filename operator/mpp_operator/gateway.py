@@ -335,7 +335,8 @@ def _check(raw: _Document, networks: Mapping[str, Network], problems: list[Probl
                 invalid("insecureHttp", f"expected false: {field} is paid in real money on {offer.network}")
             )
     if raw.settle_wait >= raw.check_timeout:
-        problems.append(invalid("settleWait", "expected less than checkTimeout, so that the payer gets an answer"))
+        message = f"expected less than checkTimeout ({raw.check_timeout:g} s), so that the payer gets an answer"
+        problems.append(invalid("settleWait", f"{message}, got {raw.settle_wait:g} s"))
     for index, host in enumerate(raw.hosts):
         if host in raw.hosts[:index]:
             problems.append(invalid(f"hosts[{index}]", f"expected each host once, got {host!r} again"))
