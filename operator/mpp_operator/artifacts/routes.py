@@ -328,7 +328,7 @@ def _known_paths(service: ir.Service) -> list[tuple[dict[str, Any], tuple[str, .
     """
     patterns = list(dict.fromkeys(route.path for route in service.routes))
     known = [
-        (path, _methods(route for route in service.routes if _covers(route.path, path)))
+        (path, _methods(route for route in service.routes if route.path.covers(path)))
         for path in sorted(patterns, key=_width)
     ]
     groups: list[tuple[tuple[str, ...], list[ir.PathPattern]]] = []
@@ -357,18 +357,6 @@ def _any_of(service: ir.Service, paths: Sequence[ir.PathPattern]) -> dict[str, A
 def _width(path: ir.PathPattern) -> tuple[bool, int, int]:
     """Sorts literals first, then patterns with few open segments, those with an open end last, the long first."""
     return path.rest, sum(segment is None for segment in path.segments), -len(path.segments)
-
-
-def _covers(wide: ir.PathPattern, narrow: ir.PathPattern) -> bool:
-    """Whether every path of `narrow` is one of `wide`."""
-    if len(narrow.segments) < len(wide.segments) or (narrow.rest and not wide.rest):
-        return False
-    if not wide.rest and (len(narrow.segments), narrow.trailing_slash) != (
-        len(wide.segments),
-        wide.trailing_slash,
-    ):
-        return False
-    return all(w is None or w == n for w, n in zip(wide.segments, narrow.segments, strict=False))
 
 
 def _methods(routes: Iterable[ir.Route]) -> tuple[str, ...]:
