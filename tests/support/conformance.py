@@ -199,7 +199,7 @@ def collect(root: Path) -> tuple[Case, ...]:
     collector, said = _Collector(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = pytest.main(
-            [f"--rootdir={root}", "--collect-only", "-qq", str(root / "tests")], plugins=[collector]
+            [f"--rootdir={root}", "--collect-only", "-qqq", str(root / "tests")], plugins=[collector]
         )
     if code != 0:
         raise SystemExit(f"{said.getvalue()}\nconformance: the tests cannot be collected, see above")
