@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import openapi_rules
 import pytest
 
-from mpp_operator import envoy, local_secrets, sources
+from mpp_operator import discovery, envoy, local_secrets, sources
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SERVICES = sorted(path for path in EXAMPLES.glob("*.yaml") if not path.name.startswith("gateway"))
@@ -65,3 +66,18 @@ def test_examples_need_no_secret_but_those_they_name() -> None:
             assert preset or local_secrets.variable(source) in text, (
                 f"{path.name} does not say where {source} is put"
             )
+
+
+def test_an_example_with_a_description_of_its_upstream_tells_agents_what_operations_take_and_give() -> None:
+    found = sources.load([EXAMPLES / "own-api.yaml"], None)
+    compiled = sources.build(found, sources.secrets(found, local_secrets.Folder(None, ENVIRON)))
+
+    text = discovery.of_host(compiled.compilation.gateway.services)["/openapi.json"].text
+
+    summaries = [operation["summary"] for _, _, operation in openapi_rules.operations(openapi_rules.hold(text))]
+    assert summaries == [
+        "The price of a share",
+        "The first words of a text, and how many there are",
+        "All symbols",
+    ]
+    assert compiled.warnings == ()
