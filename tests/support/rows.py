@@ -52,7 +52,7 @@ _CORE: Final = (
     ("C08", "SHOULD", "Who asks is settled before the price is named.", "Other Authentication Schemes"),
     ("C09", "MUST", "An id is never empty, is bound to its parameters, and is verified.", "Required Parameters"),
     ("C10", "MUST", "`request` is canonical JSON (JCS) in base64url without padding.", "Required Parameters"),
-    ("C11", "MUST", "Method names are lowercase ASCII letters.", "Method Identifier Format"),
+    ("C11", "MUST", "Method names are lowercase ASCII.", "Method Identifier Format"),
     ("C12", "SHOULD", "A challenge says when it expires, and is refused from then on.", "Optional Parameters"),
     ("C13", "MUST NOT", "`description` decides nothing.", "Optional Parameters"),
     ("C14", "MUST", "`opaque` is a flat map of strings, and bound like the rest.", "Optional Parameters"),
