@@ -114,7 +114,7 @@ async def test_a_credential_for_a_document_is_neither_asked_for_nor_looked_at(pl
 
 
 async def test_a_document_is_served_without_authz(tmp_path: Path) -> None:
-    async with envoys.running(tmp_path, irs.gateway(shop())) as envoy_alone, httpx.AsyncClient() as client:
+    async with envoys.running(tmp_path, irs.gateway(shop())) as envoy_alone, httpx.AsyncClient(timeout=30) as client:
         document = await client.get(f"{envoy_alone.url}/llm/openapi.json")
         priced = await client.get(f"{envoy_alone.url}/llm/thing")
 
