@@ -425,8 +425,11 @@ def _description(
         return None
     if source.kind == "ConfigMap":
         return config_maps.get((source.namespace, source.name), {}).get(source.key)
+    path = file.parent / source.name
     try:
-        with (file.parent / source.name).open(encoding="utf-8-sig") as text:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe might take for ever
+            return compiler.Unreadable("something that is no file")
+        with path.open(encoding="utf-8-sig") as text:
             return text.read(merge.MAX_DOCUMENT + 1)
     except FileNotFoundError:
         return None
