@@ -1,6 +1,7 @@
 """Where an upstream's own description comes from: a ConfigMap, or a file beside the PaidService."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ def test_a_folder_where_a_file_should_be_is_told(tmp_path: Path) -> None:
     (line,) = built(tmp_path, service(FROM_FILE)).warnings
 
     assert "got Is a directory" in line
+
+
+def test_a_pipe_where_a_file_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.mkfifo(tmp_path / "theirs" / "openapi.json")
+
+    (line,) = built(tmp_path, service(FROM_FILE)).warnings
+
+    assert "got something that is no file" in line
 
 
 def test_a_key_that_a_config_map_does_not_have_is_told(tmp_path: Path) -> None:
