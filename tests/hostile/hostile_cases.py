@@ -608,7 +608,7 @@ def _versions() -> Iterator[Case]:
         "HTTP/1.0, chunked",
         request("/shop/thing", "Transfer-Encoding: chunked", version="HTTP/1.0", body="0\r\n\r\n"),
     )
-    yield one("HTTP/0.9", b"GET /shop/thing\r\n", waits=True)
+    yield one("a line without a version", b"GET /shop/thing\r\n", waits=True)
     for version in (
         "HTTP/1.2",
         "HTTP/2.0",

@@ -97,13 +97,17 @@ class Target:
     port: int
     upstream: hostile_upstreams.Upstream
     pids: tuple[int, ...]
+    limit: float = hostile_wire.LIMIT  # seconds for an answer
+    quiet: float | None = None  # see `hostile_wire.exchange`
 
     def send(self, case: hostile_cases.Case) -> Outcome:
         """The case's outcome. That a normal request is still answered is asked right after it."""
         return self.exchange(case.data, waits=case.waits, head=case.head)
 
     def exchange(self, data: bytes, *, waits: bool = False, head: bool = False) -> Outcome:
-        answers = hostile_wire.exchange(self.port, data, waits=waits, head=head)
+        answers = hostile_wire.exchange(
+            self.port, data, waits=waits, head=head, limit=self.limit, quiet=self.quiet
+        )
         return Outcome(answers, self.settled())
 
     def settled(self) -> tuple[hostile_upstreams.Hit, ...]:
@@ -113,7 +117,8 @@ class Target:
             AssertionError: it is not, or a process is gone.
         """
         mark = self.upstream.mark()
-        (answer,) = hostile_wire.exchange(self.port, hostile_cases.request(f"/shop/free/{mark}"))
+        question = hostile_cases.request(f"/shop/free/{mark}")
+        (answer,) = hostile_wire.exchange(self.port, question, limit=self.limit, quiet=self.quiet)
         assert answer.status == 200, f"the next normal request: {answer.status}"
         for pid in self.pids:
             os.kill(pid, 0)

@@ -29,28 +29,41 @@ class Answer:
         return [value for key, value in self.headers if key == name]
 
 
-def exchange(port: int, data: bytes, *, waits: bool = False, head: bool = False) -> tuple[Answer, ...]:
+def exchange(
+    port: int,
+    data: bytes,
+    *,
+    waits: bool = False,
+    head: bool = False,
+    limit: float = LIMIT,
+    quiet: float | None = None,
+) -> tuple[Answer, ...]:
     """What is answered until the other side closes, or says it will: Envoy lingers for a second after an answer to
     a request it did not read to its end. `waits`: until nothing more comes, then this side closes.
+    `quiet`: an answer that is whole is the last one if nothing follows for so many seconds; for servers that say
+    keep-alive whatever was asked.
 
     Raises:
         Unanswered: not closed in time.
     """
     received = bytearray()
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE if waits else LIMIT) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE if waits else limit) as connection:
         # Refused before its end: what was said is still there.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(data)
         try:
             while part := connection.recv(65536):
                 received += part
-                if _over(parse(bytes(received), head=head)):
+                answers = parse(bytes(received), head=head)
+                if _over(answers):
                     break
+                if quiet is not None and answers and answers[-1].whole:
+                    connection.settimeout(quiet)
         except ConnectionResetError:
             pass
         except TimeoutError:
-            if not waits:
-                raise Unanswered(f"open after {LIMIT:.0f} s, after {bytes(received[:200])!r}") from None
+            if not waits and connection.gettimeout() != quiet:
+                raise Unanswered(f"open after {limit:.0f} s, after {bytes(received[:200])!r}") from None
     return parse(bytes(received), head=head)
 
 
