@@ -20,7 +20,9 @@ print(resource.getrlimit(resource.RLIMIT_CORE) == (0, hard), hard != 0)
 
 
 @pytest.mark.row("C21")
-@pytest.mark.parametrize("arguments", [["bootstrap", "--instance", "a"], ["authz", "--help"], ["payments", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["bootstrap", "--instance", "a"], ["authz", "--help"], ["payments", "--help"]]
+)
 def test_whatever_command_runs_no_core_file_is_written_of_it_or_its_children(arguments: list[str]) -> None:
     if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
         pytest.skip("core files cannot be allowed here: raise the hard limit (ulimit -Hc unlimited)")

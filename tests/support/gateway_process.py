@@ -9,6 +9,7 @@ line on stderr. Nothing of the caller's environment but PATH and the coverage se
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import secret_scan
 
 #: Seconds; starting takes about two on an idle machine.
 START_LIMIT = 60.0
@@ -102,7 +104,17 @@ class GatewayProcess:
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
+        self._leaves_no_secret()
         return code
+
+    def _leaves_no_secret(self) -> None:
+        """Fails with the place and the kind of each secret that it left where none belongs."""
+        key = self.state_dir / "signing.key"
+        if key.is_file():
+            secret_scan.know(secret_scan.SIGNING_KEY, key.read_text(errors="replace").strip())
+        found = secret_scan.left_by(self)
+        if found:
+            pytest.fail("the gateway left secrets behind: " + "; ".join(map(str, found)))
 
 
 class Start(Protocol):
@@ -142,6 +154,7 @@ def launch(
 ) -> GatewayProcess:
     """Write the inputs into `folder` and start `run --json --port 0` on them; does not wait."""
     state_dir = state_dir or folder / "state"
+    secret_scan.know_configured(environ or {}, _secrets_dir(arguments))
     command = [sys.executable, "-m", "mpp_operator.cli", "run", "--json", "--port", "0", "--concurrency", "1"]
     for name, text in services.items():
         (folder / name).write_text(text)
@@ -164,6 +177,11 @@ def launch(
         reader.start()
         gateway._readers.append(reader)
     return gateway
+
+
+def _secrets_dir(arguments: tuple[str, ...]) -> Path | None:
+    given = dict(itertools.pairwise(arguments)).get("--secrets-dir")
+    return None if given is None else Path(given)
 
 
 def _lines(stream: Any, into: list[str]) -> list[str]:

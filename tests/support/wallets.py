@@ -15,6 +15,7 @@ from typing import Any
 
 import mpp
 import pytest
+import secret_scan
 from chain import PATH_USD, Chain, rpc
 from mpp.client.transport import Mpp
 from mpp.methods.tempo import TempoAccount, attribution
@@ -40,6 +41,7 @@ def balance(chain: Chain, address: str, token: str = PATH_USD) -> int:
 def funded(chain: Chain, name: str) -> tuple[str, str]:
     """Address and key of another test account, with a million of each token."""
     address, key = sandbox.account(name)
+    secret_scan.know(secret_scan.PAYER_KEY, key)
     rpc(chain, "tempo_fundAddress", address)
     return address, key
 
@@ -101,7 +103,11 @@ def mppx(
         "chainId": chain.chain_id,
         "key": key or chain.buyer_key,
     }
-    return [Answer(**entry) for entry in node("pay.mjs", question, limit)]
+    answers = [Answer(**entry) for entry in node("pay.mjs", question, limit)]
+    for answer in answers:
+        if answer.credential is not None:
+            secret_scan.know_authorization(answer.credential)
+    return answers
 
 
 def node(script: str, question: Mapping[str, Any], limit: float = 60) -> Any:
@@ -202,7 +208,9 @@ def authorization(challenge: Challenge, payload: Mapping[str, Any], source: str 
         challenge.opaque,
         challenge.header,
     )
-    return mpp.Credential(echo, dict(payload), source).to_authorization()
+    value = mpp.Credential(echo, dict(payload), source).to_authorization()
+    secret_scan.know_authorization(value)
+    return value
 
 
 def challenge_of(www_authenticate: str) -> Challenge:
