@@ -25,7 +25,16 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "name", ["scripts/setup", "scripts/check", "scripts/test", "scripts/demo", "scripts/conformance", ".ci/run"]
+    "name",
+    [
+        "scripts/setup",
+        "scripts/check",
+        "scripts/test",
+        "scripts/demo",
+        "scripts/conformance",
+        "scripts/fuzz",
+        ".ci/run",
+    ],
 )
 def test_a_script_is_executable_and_correct_bash(name: str) -> None:
     assert os.access(ROOT / name, os.X_OK)
