@@ -49,7 +49,7 @@ CASES: Final[dict[str, str | bytes]] = {
     "another chain for a built-in network": "networks: {mainnet: {chainId: 1}}\n",
     "a node without a scheme": "networks: {devnet: {chainId: 1, rpcUrl: 'node.example/hunter2'}}\n",
     "a node with a space": "networks: {devnet: {chainId: 1, rpcUrl: 'http://node.example/ hunter2'}}\n",
-    "a currency that is no address": "networks: {devnet: {chainId: 1, rpcUrl: 'http://a', currencies: {U: 0x1}}}\n",
+    "a currency of no address": "networks: {devnet: {chainId: 1, rpcUrl: 'http://a', currencies: {U: 0x1}}}\n",
     "too many decimals": "networks: {devnet: {chainId: 1, rpcUrl: 'http://a', decimals: 99}}\n",
     "a network's name in capitals": "networks: {Devnet: {chainId: 1, rpcUrl: 'http://a'}}\n",
     "a default offer on an unknown network": f"defaults: {{offers: [{OFFER % 'nowhere'}]}}\n",

@@ -208,7 +208,7 @@ def test_a_name_that_cannot_be_read_is_said(state: statedir.State) -> None:
 def test_a_name_that_cannot_be_kept_is_said(state: statedir.State) -> None:
     (state.root / ".replica.id.new").mkdir()
 
-    with pytest.raises(statedir.StateError, match=r"replica\.id: expected a file we can write"):
+    with pytest.raises(statedir.StateError, match=r"expected a folder we can write, got: Is a directory"):
         statedir.replica(state)
 
 

@@ -52,13 +52,24 @@ def test_a_bundle_is_a_validation_context() -> None:
 def test_authz_gets_the_signing_keys_in_order_and_the_sponsors() -> None:
     gateway = ir.Gateway((), (), (), Transport(), (), (ir.FeePayerKey("sponsor", SPONSOR),))
 
-    files = secrets.render(gateway, {SPONSOR: "0xkey\n"}, ("first", "second"))
+    key = "0x" + "5a" * 32
+
+    files = secrets.render(gateway, {SPONSOR: f"{key}\n"}, ("first", "second"))
 
     assert json.loads(files[keys.FILE_NAME]) == {
         "version": 1,
         "challengeKeys": ["first", "second"],
-        "feePayers": {"sponsor": "0xkey"},
+        "feePayers": {"sponsor": key},
     }
+
+
+def test_a_sponsor_s_key_that_is_none_is_refused_without_being_shown() -> None:
+    gateway = ir.Gateway((), (), (), Transport(), (), (ir.FeePayerKey("sponsor", SPONSOR),))
+
+    with pytest.raises(secrets.SecretError, match="expected a fee payer's private key") as caught:
+        secrets.render(gateway, {SPONSOR: "hunter2"}, ("first",))
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_ledger_s_address_is_a_file_of_its_own_where_there_is_one() -> None:

@@ -20,7 +20,7 @@ FILE_NAME: Final = "authz.json"
 
 _FIELDS: Final = frozenset({"version", "challengeKeys", "feePayers"})
 _NAME: Final = re.compile(r"[A-Za-z0-9._/-]{1,40}")
-_PRIVATE_KEY: Final = re.compile(r"0x[0-9a-fA-F]{64}")
+PRIVATE_KEY: Final = re.compile(r"0x[0-9a-fA-F]{64}")
 
 
 class KeysError(ValueError):
@@ -91,7 +91,7 @@ def _fee_payers(value: Any) -> Mapping[str, str]:
             f"{FILE_NAME}: feePayers: expected an object of names and private keys, got {_kind(value)}"
         )
     for position, (name, key) in enumerate(value.items()):
-        if not isinstance(key, str) or not _PRIVATE_KEY.fullmatch(key):
+        if not isinstance(key, str) or not PRIVATE_KEY.fullmatch(key):
             found = f"{len(key)} other characters" if isinstance(key, str) else _kind(key)
             where = f".{name}" if _NAME.fullmatch(name) else f"[{position}]"  # whoever swapped the two wrote a key
             raise KeysError(f"{FILE_NAME}: feePayers{where}: expected 0x and 64 hex digits, got {found}")

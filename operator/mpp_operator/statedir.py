@@ -7,6 +7,7 @@ run/        unix sockets (elsewhere when the path would be too long for them)
 ledger.db   signing.key   replica.id   lock
 """
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -84,10 +85,7 @@ def take(root: Path, *, limit: float, say: Callable[[str], None]) -> State:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StateError(
-            f"state folder {root}: expected a folder we can write, got: {error.strerror}; "
-            "choose another with --state-dir"
-        ) from error
+        raise StateError(unusable(root, error)) from error
     deadline = time.monotonic() + limit
     told = False
     while True:
@@ -109,10 +107,29 @@ def take(root: Path, *, limit: float, say: Callable[[str], None]) -> State:
         state = State(root, _sockets(root), lock)
         for folder in (state.config, state.secrets, state.outcomes):
             folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        os.close(lock)
+        raise StateError(unusable(root, error)) from error
     except BaseException:
         os.close(lock)
         raise
     return state
+
+
+def unusable(root: Path, error: OSError) -> str:
+    """What the system says of a state folder, and what to do."""
+    fix = _FIXES.get(error.errno or 0, "choose another with --state-dir")
+    inside = Path(error.filename) if isinstance(error.filename, str) else root
+    where = f" ({inside.relative_to(root)})" if inside != root and inside.is_relative_to(root) else ""
+    return f"state folder {root}: expected a folder we can write, got: {error.strerror}{where}; {fix}"
+
+
+_FIXES: Final = {
+    errno.ENOSPC: "free some space, or choose another with --state-dir",
+    errno.EDQUOT: "free some space, or choose another with --state-dir",
+    errno.EACCES: "run as the user it belongs to, or choose another with --state-dir",
+    errno.EPERM: "run as the user it belongs to, or choose another with --state-dir",
+}
 
 
 def end_leftovers(state: State) -> None:
@@ -150,6 +167,7 @@ def signing_key(state: State, given: str | None) -> tuple[str, bool]:
         StateError: it is too short, or the kept one cannot be read.
     """
     if given:
+        given = given.removesuffix("\n").removesuffix("\r")
         if len(given.encode()) < MIN_KEY_BYTES:
             raise StateError(
                 f"MPP_SECRET_KEY: expected at least {MIN_KEY_BYTES} bytes, got {len(given.encode())}; "
@@ -161,10 +179,18 @@ def signing_key(state: State, given: str | None) -> tuple[str, bool]:
         key = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         key = secrets.token_hex(32)
-        directory.write(path, key + "\n", mode=0o600, durable=True)
+        try:
+            directory.write(path, key + "\n", mode=0o600, durable=True)
+        except OSError as error:
+            path.unlink(missing_ok=True)  # half a key would be another one
+            raise StateError(unusable(state.root, error)) from error
         return key, True
     except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"{path}: expected a key we can read, got: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "other bytes than text"
+        raise StateError(
+            f"{path}: expected a key we can read, got: {reason}; "
+            "restore it, or delete it: quotes and credits it signed are then void"
+        ) from error
     if len(key.encode()) < MIN_KEY_BYTES:
         raise StateError(
             f"{path}: expected at least {MIN_KEY_BYTES} bytes, got {len(key.encode())}; "
@@ -192,7 +218,7 @@ def replica(state: State) -> str:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise StateError(f"{path}: expected a file we can read, got: {error.strerror}") from error
+        raise StateError(f"{path}: expected a file we can read, got: {error.strerror}; remove it") from error
     name = secrets.token_hex(8)
     fresh = path.with_name(".replica.id.new")
     try:
@@ -205,7 +231,7 @@ def replica(state: State) -> str:
         fresh.replace(path)
         directory.sync(state.root)
     except OSError as error:
-        raise StateError(f"{path}: expected a file we can write, got: {error.strerror}") from error
+        raise StateError(unusable(state.root, error)) from error
     return name
 
 

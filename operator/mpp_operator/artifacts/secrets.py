@@ -61,6 +61,13 @@ def render(
     missing = sorted({_place(source) for source in wanted if source not in values})
     if missing:
         raise SecretError(f"secrets: expected a value for each of {', '.join(missing)}, got none")
+    for key in gateway.fee_payer_keys:
+        value = values[key.source].strip()
+        if not keys.PRIVATE_KEY.fullmatch(value):
+            raise SecretError(
+                f"secret {_place(key.source)}: expected a fee payer's private key, 0x and 64 hexadecimal digits, "
+                f"got {len(value)} other characters"
+            )
     authz = {
         "version": keys.VERSION,
         "challengeKeys": list(challenge_keys),
