@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import httpx
 import irs
 import pytest
 import pytest_asyncio
-from planes import PAY, Plane, data_plane
+from planes import PAY, Plane, data_plane, foreign_address
 
 from mpp_authz.pricing import Transport
 from mpp_operator import bootstrap, directory, discovery, envoy, ir
@@ -114,7 +112,10 @@ async def test_a_credential_for_a_document_is_neither_asked_for_nor_looked_at(pl
 
 
 async def test_a_document_is_served_without_authz(tmp_path: Path) -> None:
-    async with envoys.running(tmp_path, irs.gateway(shop())) as envoy_alone, httpx.AsyncClient(timeout=30) as client:
+    async with (
+        envoys.running(tmp_path, irs.gateway(shop())) as envoy_alone,
+        httpx.AsyncClient(timeout=30) as client,
+    ):
         document = await client.get(f"{envoy_alone.url}/llm/openapi.json")
         priced = await client.get(f"{envoy_alone.url}/llm/thing")
 
@@ -331,18 +332,6 @@ async def test_without_a_documents_file_the_routes_of_before_go_on(tmp_path: Pat
 
 
 # --- https -----------------------------------------------------------------------------------------------
-
-
-def foreign_address() -> str:
-    """An address of this machine that is no loopback address: what is sent from it comes from elsewhere."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing
-            return str(probe.getsockname()[0])
-        except OSError:
-            if "CI" in os.environ:
-                raise
-            pytest.skip("expected an IPv4 address beside loopback, found none: bring a network interface up")
 
 
 @pytest.mark.row("D01", "C19")

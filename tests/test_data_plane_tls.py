@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import irs
 import pytest
-from planes import data_plane, everything_free
+from planes import data_plane, everything_free, everything_priced, foreign_address
 
 from mpp_operator import bootstrap, ir
 from mpp_operator.artifacts import secrets
@@ -94,6 +94,23 @@ async def test_the_listener_speaks_tls_where_it_has_a_certificate(tmp_path: Path
             answer = await client.get(f"https://127.0.0.1:{plane.envoy.port}/llm/x")
 
         assert answer.status_code == 200
+
+
+@pytest.mark.row("D01")
+async def test_a_document_is_served_to_anybody_over_the_listeners_tls(tmp_path: Path, keys: Keys) -> None:
+    settings = bootstrap.BootstrapSettings("dp", tls=bootstrap.Certificate(str(keys.certificate), str(keys.key)))
+    trust = ssl.create_default_context(cafile=str(keys.certificate))
+    transport = httpx.AsyncHTTPTransport(verify=trust, local_address=foreign_address())
+    service = everything_priced(listing=ir.Listing(title="Words"))
+
+    async with (
+        data_plane(tmp_path, service, settings=settings) as plane,
+        httpx.AsyncClient(transport=transport) as client,
+    ):
+        answer = await client.get(f"https://127.0.0.1:{plane.envoy.port}/llm/openapi.json")
+
+    assert (answer.status_code, answer.json()["info"]["title"]) == (200, "Words")
+    assert answer.headers["content-type"] == "application/json"
 
 
 @pytest.mark.row("H05")

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 import envoys
 import httpx
 import irs
+import pytest
 import upstreams
 
 from mpp_operator import bootstrap, ir
@@ -80,3 +83,15 @@ def everything_priced(**fields: object) -> ir.Service:
 
 def everything_free(**fields: object) -> ir.Service:
     return irs.service(irs.free("all", irs.ANYTHING, ir.DEFAULT_METHODS), **fields)
+
+
+def foreign_address() -> str:
+    """An address of this machine that is no loopback address: what is sent from it comes from elsewhere."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+            return str(probe.getsockname()[0])
+        except OSError:
+            if "CI" in os.environ:
+                raise
+            pytest.skip("expected an IPv4 address beside loopback, found none: bring a network interface up")
