@@ -11,9 +11,12 @@ from mpp_authz.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
+#: What is said at a start names its fix itself.
+MESSAGES = "Messages at start"
 ENTRIES = dict(
     entry.split("\n", 1)
     for part in PAGE.split("\n## ")[1:]
+    if not part.startswith(MESSAGES)
     for entry in re.split(r"^### ", part, flags=re.MULTILINE)[1:]
 )
 
