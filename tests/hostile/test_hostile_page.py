@@ -39,7 +39,8 @@ def test_the_page_counts_the_cases_of_every_family() -> None:
 
 
 def test_no_two_cases_of_a_family_have_one_name() -> None:
-    names = [case.id for case in (*hostile_cases.ALL, *hostile_http2.ALL, *hostile_paid.ALL)]
+    names = [case.id for case in hostile_cases.ALL]
+    names += [case.id for case in hostile_http2.ALL] + [case.id for case in hostile_paid.ALL]
 
     assert [name for name, count in Counter(names).items() if count > 1] == []
 

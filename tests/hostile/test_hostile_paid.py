@@ -2,6 +2,7 @@
 lost, and the credential stays with the gateway."""
 
 import re
+from typing import Final
 
 import cheap_wallet
 import hostile_cases
@@ -10,6 +11,10 @@ import hostile_targets
 import pytest
 
 pytestmark = pytest.mark.data_plane
+
+
+#: Ours: a client's own would be short.
+_FACT: Final = re.compile(r"(?i)x-mpp-payment-id[\n|][^\n|]{20,}")
 
 
 def bought(target: hostile_targets.Target) -> str:
@@ -39,6 +44,7 @@ def test_a_payment_opens_its_own_request_once_whatever_is_around_it(
     assert [hit.resource for hit in hits] in ([], ["paid:thing"])
     assert case.becomes in ("served" if hits else "refused", "either", "owed")
     assert [hit for hit in first.hits if token in hit.headers] == []
+    assert [hit for hit in hits if not _FACT.search(hit.headers)] == []  # nobody talks the gateway out of its own
     assert max((*first.statuses, *again.statuses)) < 500
     assert len(receipts) <= len(hits)
     if hits:
