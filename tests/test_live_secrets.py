@@ -162,6 +162,12 @@ async def test_nothing_that_a_gateway_leaves_behind_holds_a_secret(scene: Scene)
     assert list(map(str, secret_scan.leaks(scene.heard))) == []
     assert list(map(str, secret_scan.left_by(scene.gateway))) == []
     assert secret_scan.open_to_others(scene.gateway.state_dir) == []
+    planted = scene.gateway.state_dir / "outcomes" / "planted.ended"
+    planted.write_text(json.dumps({"details": first}))
+    assert "outcomes/planted.ended of the state folder holds a credential" in map(
+        str, secret_scan.left_by(scene.gateway)
+    )
+    planted.unlink()
     assert " DEBUG " in "\n".join(scene.gateway.stderr)
 
 

@@ -343,6 +343,8 @@ def seeds() -> Mapping[str, bytes]:
     found["twice"] = message(route, {"authorization": ",".join([PAST.credentials["fresh"]] * 2)})
     found["beside-another"] = message(route, {"authorization": f"Bearer x, {PAST.credentials['fresh']}"})
     found["unreadable"] = message(route, {"authorization": "Payment e30"})
+    no_amount = credential(minted("fresh", request=challenge.canonical({"methodDetails": {"chainId": 7}})), 100)
+    found["signed-without-an-amount"] = message(route, {"authorization": no_amount})
     found["signed-again"] = message(route, {"authorization": RESIGN + PAST.credentials["fresh"]})
     return {name: made.SerializeToString(deterministic=True) for name, made in found.items()}
 

@@ -1,9 +1,10 @@
 """The token of `Authorization: Payment <token>`: challenge.read_credential, and what is asked of the challenge it
 echoes. The first half of an input is what stands after the scheme."""
 
+import base64
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import mutation
@@ -112,6 +113,23 @@ def _asked(echo: Challenge) -> None:
         quotes.mismatch(REQUEST, quotes.binding(signed, bound), KEYRING),
     ):
         assert why is None or why.startswith("it was issued for")
+
+
+def seeds() -> Mapping[str, bytes]:
+    """Credentials for a challenge of ours, written in several ways."""
+    names = ("id", "realm", "method", "intent", "request", "expires", "digest", "opaque")
+    echo = {name: getattr(MINTED, name) for name in names}
+    payload = {"type": "transaction", "signature": plants.SECRET}
+    source = "did:pkh:eip155:7:0x" + "ab" * 20
+    documents: Mapping[str, Mapping[str, object]] = {
+        "ours": {"challenge": echo, "payload": payload, "source": source},
+        "no-source": {"challenge": echo, "payload": payload},
+        "more-than-known": {"challenge": echo | {"x": 1}, "payload": payload, "source": source, "y": [None]},
+        "header-implicit": {"challenge": echo | {"header": "authorization"}, "payload": payload},
+        "nested-payload": {"challenge": echo, "payload": {"a": [[[[1, 2.5, None, True]]]], "b": {"c": {}}}},
+    }
+    found = {name: base64.urlsafe_b64encode(json.dumps(document).encode()) for name, document in documents.items()}
+    return found | {f"{name}-unpadded": token.rstrip(b"=") for name, token in found.items()}
 
 
 def grown(text: str) -> Iterator[bytes]:

@@ -5,9 +5,10 @@ A target is a module beside this one with
     def one(data: bytes) -> None       raises what no reader may raise, or AssertionError where a promise is broken
     WORDS: tuple[object, ...]          what means something there: libFuzzer's dictionary is made of its texts
     def grown(text: str) -> Iterator[bytes]    inputs with a long text wherever one may stand
+    def seeds() -> Mapping[str, bytes]         (optional) inputs to begin with that are signed: made anew each time
     MUTATE: Mutate (optional)          a mutation that knows the input's structure, tried every other time
 
-and seeds in corpus/<target>/. Only our own modules are instrumented: what libraries do with an input is not
+and other seeds in corpus/<target>/. Only our own modules are instrumented: what libraries do with an input is not
 searched for. The seed is fixed, so that two runs look at the same inputs as far as they get. Exit codes: 0 nothing
 found, 77 found (as libFuzzer has it), 3 no atheris here. A found input is written to FOLDER and printed: give it a
 name and move it to the corpus, where every run of the unit tests reads it again (test_corpus.py).
@@ -54,6 +55,12 @@ def load(name: str) -> ModuleType:
     return target
 
 
+def seeds(name: str) -> dict[str, bytes]:
+    """Every input to begin with, and every one that was found, by name."""
+    files = {path.name: path.read_bytes() for path in sorted((CORPUS / name).iterdir())}
+    return files | dict(getattr(load(name), "seeds", dict)())
+
+
 def held(target: ModuleType, data: bytes) -> None:
     """One input against every promise of the target, and against the time it may take.
 
@@ -96,6 +103,10 @@ def main(arguments: Sequence[str]) -> int:
         keep = options.keep or Path(temporary)
         learnt = keep / "learnt" / options.target
         learnt.mkdir(parents=True, exist_ok=True)
+        begun = keep / "seeds" / options.target
+        begun.mkdir(parents=True, exist_ok=True)
+        for name, data in seeds(options.target).items():
+            (begun / name).write_bytes(data)
         words = keep / f"{options.target}.dict"
         words.write_text(dictionary(target.WORDS))
         mutate: Mutate | None = getattr(target, "MUTATE", None)
@@ -121,7 +132,7 @@ def main(arguments: Sequence[str]) -> int:
                 "-print_final_stats=1",
                 f"-dict={words}",
                 str(learnt),
-                str(CORPUS / options.target),
+                str(begun),
             ],
             lambda data: held(target, data),
             custom_mutator=mutated,

@@ -117,9 +117,8 @@ def grown(text: str) -> Iterator[bytes]:
     yield f"a: {text}\n".encode()
     route = {"match": {"path": f"/{text}"}, "free": True}
     for spec in (
-        {"title": text, "hosts": [text], "upstream": {"url": text}, "routes": [route]},
+        {"title": text, "hosts": [text], "upstream": {"url": text}, "routes": [route], text: text},
         {"upstream": {"url": "https://api.example.com"}, "routes": [route]},
-        {text: text},
     ):
         service = {"apiVersion": "mpp-gateway.dev/v1alpha1", "kind": "PaidService", "metadata": {"name": "a"}}
         yield json.dumps(service | {"spec": spec}).encode()

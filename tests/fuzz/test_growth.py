@@ -6,10 +6,11 @@ import pytest
 
 #: Characters. In base64 that is 64 KiB, more than Envoy lets through in headers.
 LENGTH = 48 * 1024
-MOST_WORDS = 8
+MOST_WORDS = 3
 MARKS = ("[", "{", '"', "\\", ",", ", ", ":", "|", "=", " ", "\t", "\n", "a", "0", "\u00e9", '{"a":', "- ", "&a ")
 
 
+@pytest.mark.timeout(300)  # PyYAML needs a tenth of a second for most of them, more on a busy machine
 @pytest.mark.parametrize("name", fuzzing.targets())
 def test_a_long_input_of_one_shape_is_answered_in_time(name: str) -> None:
     target = fuzzing.load(name)
