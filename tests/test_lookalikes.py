@@ -104,6 +104,7 @@ def test_no_ordinary_path_is_ambiguous_whatever_its_query(path: str, query: str)
         "/b/thing%23/y",
         "/b/thing::$DATA",
         "/b/%2574hing",
+        "/b/%u0074hing",
     ],
 )
 def test_a_free_wildcard_does_not_take_a_lookalike(path: str) -> None:

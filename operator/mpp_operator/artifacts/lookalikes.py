@@ -39,8 +39,8 @@ _CLOSING: Final = r"(?:/(?:(?:;|%3b)[^/]*)?)*"
 #: After a path's last literal: a format, and what an upstream that decodes first takes for query or fragment.
 _FORMAT: Final = r"(?:\.[a-z][^/;%]*)?"
 _CUT: Final = r"(?:(?:%3f|%23|::\$).*)?"
-#: What an upstream that decodes twice reads as any other character.
-_TWICE: Final = ".*%25[0-9a-f]{2}.*"
+#: What an upstream that decodes twice, or as IIS does, reads as any other character.
+_TWICE: Final = ".*%(?:25[0-9a-f]{2}|u[0-9a-f]{4}).*"
 
 #: A guard's regular expression names at most this many paths, so that no program grows without bound.
 _PATHS: Final = 20

@@ -53,6 +53,7 @@ REQUEST_ONLY: Final = (
     "payment-signature",
     "x-payment",
     # They would let a client pay for one request and have the upstream answer another.
+    "x-http-method",
     "x-http-method-override",
     "x-method-override",
     "x-original-url",

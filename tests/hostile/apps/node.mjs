@@ -26,7 +26,8 @@ function read(request) {
   const raw = target.replace(/^[a-z]+:\/\/[^/]*/i, '').split(/[?#]/)[0]
   const clean = path.posix.normalize('/' + decoded(raw).replaceAll('\\', '/')).toLowerCase()
   const plain = clean.replace(/\.[a-z]+$/, '').replace(/\/+$/, '') || '/'
-  const method = (request.headers['x-http-method-override'] ?? request.headers['x-method-override'] ?? request.method).toUpperCase()
+  const override = ['x-http-method-override', 'x-method-override', 'x-http-method'].find((name) => request.headers[name])
+  const method = (request.headers[override] ?? request.method).toUpperCase()
   return { plain, method }
 }
 
