@@ -105,3 +105,23 @@ def test_a_name_with_a_way_out_is_not_followed(tmp_path: Path) -> None:
 
     with pytest.raises(local_secrets.SecretsError, match="found neither"):
         local_secrets.resolve([source], local_secrets.Folder(tmp_path / "secrets", {}))
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_variable_s_last_line_end_is_no_part_of_its_value(end: str) -> None:
+    source = ir.SecretSource("shop", "openai", "api-key")
+
+    found = local_secrets.resolve([source], local_secrets.Folder(None, {"OPENAI_API_KEY": f"sk-1{end}"}))
+
+    assert found == {source: "sk-1"}
+
+
+def test_a_variable_that_is_nearly_the_one_is_named_without_its_value() -> None:
+    source = ir.SecretSource("shop", "openai", "api-key")
+
+    with pytest.raises(local_secrets.SecretsError) as caught:
+        local_secrets.resolve([source], local_secrets.Folder(None, {"OPENAI_APIKEY": "hunter2"}))
+
+    (problem,) = caught.value.problems
+    assert problem.endswith("found neither; is OPENAI_APIKEY misspelled?")
+    assert "hunter2" not in problem

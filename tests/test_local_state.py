@@ -222,3 +222,7 @@ def test_a_name_that_cannot_be_kept_is_said(state: statedir.State) -> None:
 )
 def test_the_default_follows_the_xdg_base_directories(environ: dict[str, str], expected: str) -> None:
     assert statedir.default(environ) == Path(expected)
+
+
+def test_a_given_signing_key_s_last_line_end_is_no_part_of_it(state: statedir.State) -> None:
+    assert statedir.signing_key(state, "k" * 32 + "\n") == ("k" * 32, False)

@@ -29,6 +29,8 @@ def explain(path: Path, error: Exception) -> str:
             f"ledger {path}: the file was removed or replaced while it was in use; "
             "put it and its companions (-wal, -shm) back, or start the gateway again to go on with what is there"
         )
+    if path.is_dir():
+        return f"ledger {path}: expected a file, got a folder; name another path"
     if isinstance(error, OSError):
         return f"ledger {path}: {error.strerror or error}; its folder must exist and be writable for this user"
     name = getattr(error, "sqlite_errorname", None) or ""
