@@ -138,8 +138,8 @@ def recognise(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def check(path: Path, connection: sqlite3.Connection) -> None:
+    recognise(path, connection)
     found = _version(connection)
-    _refuse_newer(path, found)
     if found < len(MIGRATIONS):
         raise LedgerUnavailable(
             f"ledger {path}: expected schema {len(MIGRATIONS)}, got {found}; "
