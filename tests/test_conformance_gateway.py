@@ -67,9 +67,10 @@ def test_a_ledger_that_takes_no_writes_is_503_before_money_moves(place: Place) -
 
 
 def told(answer: httpx.Response) -> dict[str, Any]:
-    """All that a 402 says, but for what is made anew for each: id, nonce, times."""
+    """All that a 402 says, but for what is made anew for each, and the hash of what the client asked for."""
     challenge = wallets.challenge_of(answer.headers["www-authenticate"])
-    bound = {k: v for k, v in places.decoded(challenge.opaque or "").items() if k not in ("nonce", "mintedAt")}
+    opaque = places.decoded(challenge.opaque or "")
+    bound = {name: value for name, value in opaque.items() if name not in ("nonce", "mintedAt", "target")}
     headers = {k: v for k, v in answer.headers.items() if k not in ("www-authenticate", "date", "content-length")}
     return {
         "status": answer.status_code,

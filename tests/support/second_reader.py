@@ -1,7 +1,7 @@
 """Unmodified mppx as a second reader of the wire: one Node process for the session, a JSON line for a question.
 
-    def test_x(mppx: second_reader.Mppx) -> None:
-        mppx.ask("digest", body="abc")  # what mppx gives; raises `Refused` where it throws
+def test_x(mppx: second_reader.Mppx) -> None:
+    mppx.ask("digest", body="abc")  # what mppx gives; raises `Refused` where it throws
 """
 
 import functools
