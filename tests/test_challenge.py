@@ -177,8 +177,8 @@ def test_the_first_key_signs_and_all_verify() -> None:
 
     assert new.ours(ours)
     assert not Keyring(new.keys[:1]).ours(ours)
-    assert old.query_hash("a=1") in new.query_hashes("a=1")
-    assert new.query_hash("a=1") == new.query_hashes("a=1")[0] != old.query_hash("a=1")
+    assert old.target_hash("a=1") in new.target_hashes("a=1")
+    assert new.target_hash("a=1") == new.target_hashes("a=1")[0] != old.target_hash("a=1")
 
 
 def test_a_keyring_refuses_short_keys_and_shows_none() -> None:

@@ -314,6 +314,25 @@ async def test_a_query_is_free_where_it_is_not_bound(world: World) -> None:
     assert isinstance(await world.present(authorization, query="model=b"), Allow)
 
 
+@pytest.mark.parametrize("bind_query", [True, False])
+async def test_a_quote_for_one_path_of_a_pattern_opens_no_other(world: World, bind_query: bool) -> None:
+    world.terms.routes[ROUTE] = priced(bind_query=bind_query)
+    authorization = world.pay(await world.challenge(path="/users/1"))
+
+    other = await world.present(authorization, path="/users/2")
+
+    assert problem(other) == (402, "invalid-challenge")
+    assert isinstance(await world.present(authorization, path="/users/1"), Allow)
+
+
+async def test_a_quote_without_its_query_is_good_for_every_query_after_an_edit(world: World) -> None:
+    world.terms.routes[ROUTE] = priced(bind_query=False)
+    authorization = world.pay(await world.challenge())
+    world.terms.routes[ROUTE] = priced(bind_query=True)
+
+    assert isinstance(await world.present(authorization, query="model=b"), Allow)
+
+
 async def test_an_expired_challenge_is_asked_again(world: World) -> None:
     authorization = world.pay(await world.challenge())
     world.clock.later(PRICE.expires_in)

@@ -110,10 +110,18 @@ async def test_one_credit_is_taken_by_one_of_two_retries_and_the_other_pays(worl
         ({"payer": BOB}, {}),
         ({"pay": {"proved": False}}, {}),
         ({}, {"query": "model=b"}),
+        ({}, {"path": "/llm/other"}),
         ({}, {"http_method": "GET"}),
         ({}, {"route": "shop/llm/other"}),
     ],
-    ids=["another payer", "a payer that is not proved", "another query", "another HTTP method", "another route"],
+    ids=[
+        "another payer",
+        "a payer that is not proved",
+        "another query",
+        "another path",
+        "another HTTP method",
+        "another route",
+    ],
 )
 async def test_a_credit_is_not_taken_by(world: World, pay: dict[str, Any], fields: dict[str, Any]) -> None:
     world.terms.routes["shop/llm/other"] = PRICE

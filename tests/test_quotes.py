@@ -18,6 +18,7 @@ def request(**fields: object) -> Request:
         "host": "h",
         "scheme": "http",
         "peer": "203.0.113.9",
+        "path": "/",
         "query": "",
     }
     return Request(**(given_ | fields))  # type: ignore[arg-type]

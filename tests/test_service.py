@@ -182,6 +182,7 @@ def test_a_check_request_is_read_as_it_is() -> None:
         "shop.example",
         "https",
     )
+    assert request.path == "/a/b"
     assert (request.query, request.body, request.peer, request.data_plane) == (
         "x=1&y=%20?",
         b"\xff",

@@ -38,7 +38,7 @@ needs_mppx = pytest.mark.payments
 
 
 def _asked(**fields: Any) -> quotes.Request:
-    return quotes.Request("shop/route", "POST", "shop.example", "https", "127.0.0.1", "", **fields)
+    return quotes.Request("shop/route", "POST", "shop.example", "https", "127.0.0.1", "/", "", **fields)
 
 
 def test_the_conformance_page_tells_of_every_file() -> None:

@@ -79,9 +79,9 @@ class Case:
     def binding(self) -> Binding:
         return quotes.binding(self.presented.challenge, self.bound)
 
-    def query_hashes(self) -> tuple[str, ...]:
-        """What an older row for the same query may say, whichever key signed it."""
-        return self.terms.keys.challenge.query_hashes(self.request.query) if self.bound.query_hash else ("",)
+    def target_hashes(self) -> tuple[str, ...]:
+        """What an older row for the same target may say, whichever key signed it."""
+        return quotes.target_hashes(self.request, self.bound.target_hash, self.terms.keys.challenge)
 
     @property
     def idempotency_hash(self) -> str:

@@ -70,7 +70,7 @@ class Bound:
     minted_at: int  # Unix milliseconds
     http_method: str
     route: str  # route key
-    query_hash: str  # "" where the query is not bound
+    target_hash: str  # of the path and, where it is bound, the query
     network: str  # by name: an HMAC over a chain id alone would not say which endpoints to ask
     offer: str
 
@@ -83,8 +83,8 @@ class Bound:
             "network": self.network,
             "nonce": self.nonce,
             "offer": self.offer,
-            "query": self.query_hash,
             "route": self.route,
+            "target": self.target_hash,
         }
         return b64url(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
@@ -104,7 +104,7 @@ class Bound:
             int(document["mintedAt"]),
             document["httpMethod"],
             document["route"],
-            document["query"],
+            document["target"],
             document["network"],
             document["offer"],
         )
@@ -167,13 +167,13 @@ class Keyring:
         matches = [hmac.compare_digest(_id(key, challenge).encode(), challenge.id.encode()) for key in self.keys]
         return any(matches)
 
-    def query_hash(self, query: str) -> str:
-        """Binds the raw query without showing it: it may hold secrets. By the first key, for minting."""
-        return _keyed(self.keys[0], query)
+    def target_hash(self, target: str) -> str:
+        """Binds a request target without showing it: it may hold secrets. By the first key, for minting."""
+        return _keyed(self.keys[0], target)
 
-    def query_hashes(self, query: str) -> tuple[str, ...]:
-        """The hash of this query under each of our keys: what older challenges may say."""
-        return tuple(_keyed(key, query) for key in self.keys)
+    def target_hashes(self, target: str) -> tuple[str, ...]:
+        """The hash of this target under each of our keys: what older challenges may say."""
+        return tuple(_keyed(key, target) for key in self.keys)
 
 
 def nonce() -> str:
@@ -181,8 +181,8 @@ def nonce() -> str:
     return secrets.token_urlsafe(12)
 
 
-def _keyed(key: bytes, query: str) -> str:
-    return b64url(hmac.digest(key, b"query|" + query.encode("utf-8", "surrogateescape"), "sha256")[:16])
+def _keyed(key: bytes, target: str) -> str:
+    return b64url(hmac.digest(key, b"target|" + target.encode("utf-8", "surrogateescape"), "sha256")[:16])
 
 
 def _id(key: bytes, c: Challenge) -> str:

@@ -75,8 +75,8 @@ class Credits:
         """Unfinished rows of this payer that would pay for this request, credits first."""
         currency, asked = str(case.request_fields["currency"]).lower(), int(case.request_fields["amount"])
         found = []
-        for query_hash in case.query_hashes():
-            binding = replace(case.binding, query_hash=query_hash)
+        for target_hash in case.target_hashes():
+            binding = replace(case.binding, target_hash=target_hash)
             rows = await self.ledger.unfinished(verified.payer or "", binding, currency)
             found += [
                 row

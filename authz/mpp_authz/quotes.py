@@ -29,6 +29,7 @@ class Request:
     host: str  # lower case, no port
     scheme: str
     peer: str  # address of the direct peer
+    path: str  # as Envoy normalised it, without the query
     query: str  # raw, without "?"
     authorization: str | None = field(default=None, repr=False)
     payment_authorization: str | None = field(default=None, repr=False)
@@ -38,6 +39,10 @@ class Request:
     body: bytes | None = field(default=None, repr=False)  # None: the route does not bind it
     data_plane: str = ""
     id: str = ""  # Envoy's, made anew for every request
+
+    def target(self, *, bind_query: bool) -> str:
+        """What a challenge binds of it: an empty query is none, and no path holds a question mark."""
+        return f"{self.path}?{self.query}" if bind_query else self.path
 
     @property
     def digest(self) -> str | None:
@@ -66,7 +71,7 @@ def mint(
 ) -> tuple[Challenge, ...]:
     """One challenge for each offer, in order, all good for exactly this request."""
     expires = challenge.timestamp(now_ms + price.expires_in * 1000)
-    query = keyring.query_hash(request.query) if price.bind_query else ""
+    target = keyring.target_hash(request.target(bind_query=price.bind_query))
     header = None if price.credential_header.lower() == _AUTHORIZATION else price.credential_header
     return tuple(
         keyring.mint(
@@ -78,7 +83,7 @@ def mint(
             digest=request.digest,
             header=header,
             opaque=Bound(
-                challenge.nonce(), now_ms, request.http_method, key, query, network.name, offer.name
+                challenge.nonce(), now_ms, request.http_method, key, target, network.name, offer.name
             ).encode(),
         )
         for offer, method, network in offers
@@ -90,25 +95,33 @@ def mint(
 
 def binding(echo: Challenge, bound: Bound) -> Binding:
     """What a challenge is good for: the key under which a credit is kept."""
-    return Binding(bound.route, bound.http_method, bound.query_hash, echo.digest or "")
+    return Binding(bound.route, bound.http_method, bound.target_hash, echo.digest or "")
 
 
 def mismatch(request: Request, paid_for: Binding, keyring: Keyring) -> str | None:
     """Why a payment for `paid_for` does not open this request; None: it does.
 
-    "Realm, HTTP method, route key and query make a credential useless anywhere else, also at the same price."
+    Realm, HTTP method, route key, path and query make a credential useless anywhere else, also at the same price:
+    who paid for one id of `/users/{id}` paid for no other.
     """
     if paid_for.route != request.route:
         return "it was issued for another route"
     if paid_for.http_method != request.http_method:
         return f"it was issued for {paid_for.http_method}, this is {request.http_method}"
-    if paid_for.query_hash and paid_for.query_hash not in keyring.query_hashes(request.query):
-        return "it was issued for another query"
+    if paid_for.target_hash not in target_hashes(request, paid_for.target_hash, keyring):
+        return "it was issued for another path or query"
     # A route that no longer binds bodies has none to compare: the payer keeps what was quoted.
     digest = request.digest
     if paid_for.digest and digest is not None and paid_for.digest != digest:
         return "it was issued for another request body"
     return None
+
+
+def target_hashes(request: Request, paid_for: str, keyring: Keyring) -> tuple[str, ...]:
+    """This request's target as challenges may say it, whichever key signed them: with its query or without, as the
+    one does that says `paid_for`. What was quoted without the query is good for every query."""
+    bare = keyring.target_hashes(request.target(bind_query=False))
+    return bare if paid_for in bare else keyring.target_hashes(request.target(bind_query=True))
 
 
 def foreign(request: Request, price: RoutePrice, echo: Challenge) -> str | None:

@@ -82,7 +82,7 @@ def read(message: Any, data_plane: str = "") -> Request:
     attributes = message.attributes
     http = attributes.request.http
     headers = http.headers
-    _, _, query = http.path.partition("?")
+    path, _, query = http.path.partition("?")
     host = http.host.lower()
     return Request(
         route=attributes.context_extensions.get(wire.ROUTE_CONTEXT),
@@ -90,6 +90,7 @@ def read(message: Any, data_plane: str = "") -> Request:
         host=_without_port(host),
         scheme=http.scheme,
         peer=attributes.source.address.socket_address.address,
+        path=path,
         query=query,
         authorization=headers.get("authorization"),
         payment_authorization=headers.get(wire.CREDENTIAL_HEADER),

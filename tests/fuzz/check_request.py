@@ -91,7 +91,7 @@ def minted(nonce: str, route: str = promises.ROUTE, **changes: Any) -> Challenge
         clock.ms,
         "POST",
         route,
-        KEYRING.query_hash("model=a") if price.bind_query else "",
+        KEYRING.target_hash("/v1?model=a" if price.bind_query else "/v1"),
         "devnet",
         "usd",
     )
@@ -102,7 +102,7 @@ def minted(nonce: str, route: str = promises.ROUTE, **changes: Any) -> Challenge
         "request": challenge.canonical(request),
         "expires": challenge.timestamp(clock.ms + 300_000),
         "opaque": bound.encode(),
-        "digest": quotes.Request(route, "POST", "", "", "", "", body=b"{}").digest
+        "digest": quotes.Request(route, "POST", "", "", "", "", "", body=b"{}").digest
         if price.digest_max_bytes
         else None,
         "header": "Payment-Authorization" if price.credential_header != "Authorization" else None,

@@ -73,7 +73,7 @@ def _credential(request: quotes.Request) -> None:
     assert seen, "a credential that Envoy does not see"
     assert "," not in token
     assert token == token.strip(" \t")
-    again = quotes.Request(None, "GET", "", "https", "", "", authorization=f"Payment {token}")
+    again = quotes.Request(None, "GET", "", "https", "", "/", "", authorization=f"Payment {token}")
     if token:
         assert quotes.token(again) == token
 
@@ -85,7 +85,8 @@ def _method_and_id(request: quotes.Request) -> None:
     assert chosen
     assert set(chosen) <= {0, 1}
     keyring = challenge.Keyring((b"a key for tests, of 32 bytes or more",))
-    assert keyring.query_hash(request.query) == keyring.query_hashes(request.query)[0]
+    target = request.target(bind_query=True)
+    assert keyring.target_hash(target) == keyring.target_hashes(target)[0]
 
 
 def grown(text: str) -> Iterator[bytes]:

@@ -363,6 +363,7 @@ class World:
             "host": "shop.example",
             "scheme": "https",
             "peer": "203.0.113.9",
+            "path": "/v1/complete",
             "query": "model=a",
             "data_plane": ENVOY,
         }

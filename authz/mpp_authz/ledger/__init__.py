@@ -30,7 +30,7 @@ class Binding:
 
     route: str  # route key
     http_method: str
-    query_hash: str  # keyed hash of the raw query; "" where the query is not bound
+    target_hash: str  # keyed hash of the path and, where it is bound, the raw query
     digest: str  # of the body; "" where it is not bound
 
 

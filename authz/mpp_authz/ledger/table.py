@@ -86,7 +86,7 @@ def queries(arrival: str, among: str) -> dict[str, str]:
         "get": _SELECT + "WHERE id = ?1",
         "by_reference": _SELECT + "WHERE reference = ?1 AND state <> 'FAILED'",
         "unfinished": _SELECT
-        + "WHERE payer = ?1 AND route = ?2 AND http_method = ?3 AND query_hash = ?4 AND digest = ?5 "
+        + "WHERE payer = ?1 AND route = ?2 AND http_method = ?3 AND target_hash = ?4 AND digest = ?5 "
         f"AND currency = ?6 AND state IN ('SETTLING', 'UNKNOWN', 'DELIVERING', 'CREDIT') "
         f"ORDER BY created_at, {arrival}",
         "due": f"{due} ORDER BY lease_until, id LIMIT ?2",

@@ -93,6 +93,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE data_planes (id TEXT PRIMARY KEY, seen_at BIGINT NOT NULL, ended BOOLEAN NOT NULL)",
         "CREATE INDEX data_planes_seen ON data_planes (seen_at)",
     ),
+    ("ALTER TABLE payments RENAME COLUMN query_hash TO target_hash",),
 )
 
 

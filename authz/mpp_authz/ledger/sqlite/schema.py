@@ -90,6 +90,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "(id TEXT PRIMARY KEY NOT NULL, seen_at INTEGER NOT NULL, ended INTEGER NOT NULL) STRICT",
         "CREATE INDEX data_planes_seen ON data_planes (seen_at)",
     ),
+    ("ALTER TABLE payments RENAME COLUMN query_hash TO target_hash",),
 )
 
 
