@@ -273,7 +273,7 @@ def run(*arguments: str) -> int:
         (("http://127.0.0.1:9/", "-H", "nothing"), 2, "--header: expected"),
         (("http://127.0.0.1:9/", "-d", "@/nowhere/at/all"), 2, "--data: cannot read"),
         (("http://127.0.0.1:9/",), 2, "MPP_PRIVATE_KEY: expected a private key"),
-        (("http://127.0.0.1:9/", "--key", "BAD_KEY"), 2, "BAD_KEY: expected a private key of 32 bytes"),
+        (("http://127.0.0.1:9/", "--key", "BAD_KEY"), 2, "BAD_KEY: expected a private key: 0x and 64"),
     ],
 )
 def test_mistakes_end_with_a_code_and_the_fix(
