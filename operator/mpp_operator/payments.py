@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer
 from mpp_operator import reconcile, statedir, tables
 from mpp_operator.artifacts import secrets
 from mpp_operator.console import DONE, WRONG_ENVIRONMENT, WRONG_INPUT, WRONG_USAGE, Failure
+from mpp_operator.document import shown
 
 #: The ledger's file inside the state folder.
 LEDGER_NAME: Final = "ledger.db"
@@ -305,8 +307,8 @@ def _camel(name: str) -> str:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {shown(text)}")
     return int(text)
 
 

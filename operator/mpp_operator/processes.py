@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 #: Seconds before the n-th start in a row; a child that lived this long counts as healthy again.
 BACK_OFF: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -96,7 +96,8 @@ class Child:
 
     `command` makes each start's command (a fresh instance id, say); `ready` returns when that start serves;
     `ended` is told once for each start, when it has exited, and before the next. `line` hears what it writes.
-    Where `leaving` holds for a line, the child serves until its successor does: that is started beside it.
+    Where `leaving` holds for a line, the child serves until its successor does: that is started beside it. Where
+    `busy` does, it is still making itself ready, and is given its time again.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Child:
     line: Say
     ended: Callable[[], None] = lambda: None
     leaving: Callable[[str], bool] = lambda line: False
+    busy: Callable[[str], bool] = lambda line: False
     stop_signal: signal.Signals = signal.SIGTERM
     process: asyncio.subprocess.Process | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,6 +117,7 @@ class Child:
     _wants_to_leave: asyncio.Event = field(default_factory=asyncio.Event)
     _retiring: set[asyncio.Task[None]] = field(default_factory=set)
     _last: list[str] = field(default_factory=list)
+    _alive_at: float = 0.0  # when it began, or said last that it is busy
 
     @property
     def pid(self) -> int:
@@ -127,7 +130,8 @@ class Child:
         Raises:
             Ended: it ended first.
             NotReady: it said that it will not serve (and was stopped).
-            TimeoutError: it does not serve after `limit` seconds (and was stopped).
+            TimeoutError: it does not serve `limit` seconds after it began, or said last that it is busy (and was
+                stopped).
         """
         await self._begin(limit)
         self._keeping = asyncio.create_task(self._keep(limit), name=f"keep {self.name}")
@@ -153,12 +157,17 @@ class Child:
         self._last.clear()
         self._wants_to_leave.clear()
         self.process = await spawn(command)
+        self._alive_at = time.monotonic()
         self._reading = asyncio.create_task(self._read(self.process))
         ready = asyncio.ensure_future(self.ready())
         gone = asyncio.create_task(self.process.wait())
         stopping = asyncio.create_task(self._stopping.wait())  # `stop` may have spoken to the one before this
         try:
-            await asyncio.wait({ready, gone, stopping}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            done: set[asyncio.Future[Any]] = set()
+            while not done and (left := self._alive_at + limit - time.monotonic()) > 0:
+                done, _ = await asyncio.wait(
+                    {ready, gone, stopping}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                )
             if ready.done() and not gone.done():
                 ready.result()
                 return
@@ -278,6 +287,8 @@ class Child:
             self.line(text)
             if process is self.process and self.leaving(text):
                 self._wants_to_leave.set()
+            if process is self.process and self.busy(text):
+                self._alive_at = time.monotonic()
 
 
 def _when(wait: float) -> str:

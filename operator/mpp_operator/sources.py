@@ -64,6 +64,11 @@ def expand(paths: Iterable[Path]) -> tuple[Path, ...]:
     """
     files: list[Path] = []
     for path in paths:
+        if str(path) == "-":
+            raise console.Failure(
+                console.WRONG_INPUT,
+                "-: expected the name of a file or folder; compile reads the standard input as /dev/stdin",
+            )
         try:
             if not path.is_dir():
                 files.append(path)
@@ -76,7 +81,8 @@ def expand(paths: Iterable[Path]) -> tuple[Path, ...]:
             ) from error
         if not found:
             raise console.Failure(
-                console.WRONG_INPUT, f"{path}: expected a file, or a folder with .yaml files in it"
+                console.WRONG_INPUT,
+                f"{path}: expected a file, or a folder with .yaml files in it (not in folders below it), got none",
             )
         files += found
     return tuple(dict.fromkeys(files))

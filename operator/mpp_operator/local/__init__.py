@@ -11,8 +11,8 @@ import contextlib
 import signal
 from collections.abc import Mapping
 
-from mpp_operator import console
-from mpp_operator.local import ground, inputs
+from mpp_operator import console, statedir
+from mpp_operator.local import ground, inputs, nodes
 from mpp_operator.local.ground import Options
 from mpp_operator.local.machine import Machine
 from mpp_operator.local.watching import tidying, watching
@@ -75,12 +75,28 @@ async def _serve(
 async def _start(
     options: Options, environ: Mapping[str, str], out: console.Console, stack: contextlib.AsyncExitStack
 ) -> Machine:
-    """Everything that can be wrong is found before the first process starts."""
+    """Everything that can be wrong is found before the first process starts, but for what the nodes say: they are
+    asked meanwhile."""
     ours = await ground.settle(options, environ, out, stack)
     files = inputs.read(ours, out.say)
     inputs.check_certificate(files)
+    asking = asyncio.create_task(nodes.ask(files.networks if ours.chain is None else ()))
+    stack.push_async_callback(_cancelled, asking)
     machine = Machine(ours, out, files)
-    machine.publish(files)
-    stack.push_async_callback(machine.stop)
-    await machine.start()
+    try:
+        machine.publish(files)
+        stack.push_async_callback(machine.stop)
+        await machine.start()
+    except OSError as error:
+        raise console.Failure(console.WRONG_ENVIRONMENT, statedir.unusable(options.state_dir, error)) from error
+    found = await asking
+    for line in found.warnings:
+        out.warn(line)
+    if found.problems:
+        raise console.Failure(console.WRONG_ENVIRONMENT, *found.problems)
     return machine
+
+
+async def _cancelled(task: asyncio.Task[nodes.Findings]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

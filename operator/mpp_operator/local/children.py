@@ -54,6 +54,7 @@ class Authz:
     process: processes.Child = field(init=False)
     http: str = ""  # /readyz, /metrics; the same at each start
     _served: bool = False
+    _opening: bool = False  # said of this start
 
     def __post_init__(self) -> None:
         self.process = processes.Child(
@@ -63,6 +64,7 @@ class Authz:
             self.out.warn,
             self._line,
             leaving=lambda line: handover.LEAVING in line,
+            busy=lambda line: handover.OPENING in line,
             stop_signal=signal.SIGINT,  # at once; SIGTERM waits for a successor
         )
 
@@ -74,8 +76,8 @@ class Authz:
             _, said, why = error.last.rpartition(_AUTHZ_SAYS)
             problem = f"authz cannot start: {why}" if said else str(error)
             raise console.Failure(console.WRONG_ENVIRONMENT, problem) from error
-        except (TimeoutError, OSError) as error:
-            raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
+        except TimeoutError as error:
+            raise console.Failure(console.WRONG_ENVIRONMENT, f"{error}; is the machine overloaded?") from error
         self._served = True
 
     async def stop(self) -> None:
@@ -83,6 +85,7 @@ class Authz:
 
     def _command(self) -> processes.Command:
         inputs, state = self.inputs(), self.ground.state
+        self._opening = False
         if not self.http:
             self.http = self.ground.options.metrics or f"127.0.0.1:{_free_port()}"
         ledger = f"file:{state.secrets / secret_files.LEDGER_FILE}" if inputs.ledger_is_secret else inputs.ledger
@@ -110,7 +113,14 @@ class Authz:
                 await asyncio.sleep(_POLL)
 
     def _line(self, line: str) -> None:
-        if self._served or not line.startswith(_AUTHZ_SAYS):  # `start` says that itself
+        if handover.OPENING in line:
+            if not self._opening:
+                self._opening = True
+                self.out.say(
+                    "authz: opening the ledger takes long: its schema is brought up to date, here or by another "
+                    "gateway; let it end, or it begins anew"
+                )
+        elif self._served or not line.startswith(_AUTHZ_SAYS):  # `start` says that itself
             self.out.quiet(f"authz: {line}")
 
 
@@ -132,7 +142,17 @@ class Envoy:
         """Raises Failure: it does not serve, and why."""
         try:
             await self.process.start(_ENVOY_START_LIMIT)
-        except (processes.Ended, processes.NotReady, TimeoutError, OSError) as error:
+        except OSError as error:
+            binary = str(self.ground.envoy_binary)
+            if error.filename != binary:
+                raise  # a file of ours: whoever starts us knows the state folder
+            raise console.Failure(console.WRONG_ENVIRONMENT, envoy.cannot_run(binary, error)) from error
+        except processes.Ended as error:
+            raise console.Failure(
+                console.WRONG_ENVIRONMENT,
+                f"{error}; mend what it says, or reinstall {envoy.DISTRIBUTION}",
+            ) from error
+        except (processes.NotReady, TimeoutError) as error:
             raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
 
     async def stop(self) -> None:

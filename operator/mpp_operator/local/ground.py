@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import difflib
+import errno
+import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,6 +67,7 @@ async def settle(
     """
     try:
         files = sources.expand(options.files)
+        _readable_again((*files, *([options.config] if options.config is not None else [])))
         sources.load(files, options.config)  # the cheap mistakes first, before a lock or a chain
         binary = envoy.binary()
         state = await asyncio.to_thread(statedir.take, options.state_dir, limit=_LOCK_LIMIT, say=out.say)
@@ -72,9 +76,65 @@ async def settle(
         replica = statedir.replica(state)
     except (statedir.StateError, envoy.EnvoyError) as error:
         raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
+    except OSError as error:
+        raise console.Failure(console.WRONG_ENVIRONMENT, statedir.unusable(options.state_dir, error)) from error
+    for name, meant in misspelled(environ):
+        out.warn(f"environment: {name} is read by nobody here; is {meant} meant?")
     port = _reserve(files, options, stack)
     chain = await _sandbox(stack, out) if options.sandbox else None
     return Ground(options, environ, state, replica, binary, port, chain)
+
+
+#: Variables of ours, and those that start with our letters beside them.
+_VARIABLES: Final = ("MPP_SECRET_KEY", "MPP_PRIVATE_KEY", "MPP_RPC_URL", "MPP_GATEWAY_ANVIL")
+
+
+def misspelled(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Variables that look like one of ours, each with the one that may be meant."""
+    return tuple(
+        (name, near[0])
+        for name in sorted(environ)
+        if name.startswith("MPP") and name not in _VARIABLES
+        if (near := difflib.get_close_matches(name, _VARIABLES, 1, 0.8))
+    )
+
+
+#: What to do where the listener's port cannot be had.
+_LISTEN_FIXES: Final[Mapping[int, str]] = {
+    errno.EADDRINUSE: "stop what listens there, or choose another with --port (0: any)",
+    errno.EACCES: "choose a port from 1024 with --port, or let this user bind lower ones",
+    errno.EADDRNOTAVAIL: "name an address of this machine in gateway.yaml's listen.address",
+    errno.EAFNOSUPPORT: "this machine has no such addresses: name another in gateway.yaml's listen.address",
+}
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if port == 0:
+            # Envoy's listeners set it too: bound but not listening, this takes no connection and keeps the number.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        probe.bind((address, port))
+    except OSError:
+        probe.close()
+        raise
+    return probe
+
+
+def _readable_again(files: Iterable[Path]) -> None:
+    """A pipe or a device is read once; we read at each change.
+
+    Raises:
+        Failure: one is no regular file.
+    """
+    problems = [
+        f"{file}: expected a regular file, because run reads it again at each change; write it into one"
+        for file in files
+        if os.path.exists(file) and not os.path.isfile(file)
+    ]
+    if problems:
+        raise console.Failure(console.WRONG_INPUT, *problems)
 
 
 def _reserve(
@@ -87,20 +147,14 @@ def _reserve(
     """
     listen = sources.load(files, options.config).config.listen
     port = listen.port if options.port is None else options.port
-    family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
-    probe = socket.socket(family, socket.SOCK_STREAM)
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if port == 0:
-        # Envoy's listeners set it too: bound but not listening, this takes no connection and keeps the number.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    place = f"[{listen.address}]:{port}" if ":" in listen.address else f"{listen.address}:{port}"
     try:
-        probe.bind((listen.address, port))
+        probe = _bound(listen.address, port)
     except OSError as error:
-        probe.close()
         raise console.Failure(
             console.WRONG_ENVIRONMENT,
-            f"listen: expected {listen.address}:{port} to be free, got: {error.strerror}; "
-            "stop what listens there, or choose another with --port (0: any)",
+            f"listen: expected {place} to be free, got: {error.strerror}; "
+            + _LISTEN_FIXES.get(error.errno or 0, "choose another with --port or listen.address"),
         ) from error
     if port != 0:
         probe.close()
@@ -114,6 +168,12 @@ async def _sandbox(stack: contextlib.AsyncExitStack, out: console.Console) -> sa
         chain = await stack.enter_async_context(sandbox.start(out.say))
     except sandbox.SandboxError as error:
         raise console.Failure(console.WRONG_ENVIRONMENT, str(error)) from error
+    except OSError as error:
+        raise console.Failure(
+            console.WRONG_ENVIRONMENT,
+            f"sandbox: expected a program for this machine at {error.filename}, got: {error.strerror}; "
+            "name another in MPP_GATEWAY_ANVIL, or unset it to have anvil installed from npm",
+        ) from error
     out.say(
         f"sandbox: every offer is on the development chain {networks.LOCALNET}, with money that is worth nothing; "
         f"challenges live at most {sandbox.LONGEST_CHALLENGE} s"

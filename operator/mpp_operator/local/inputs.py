@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpp_operator import bootstrap, console, ir, local_secrets, networks, sandbox, sources, statedir
+from mpp_operator import bootstrap, console, gateway, ir, local_secrets, networks, sandbox, sources, statedir
 from mpp_operator.artifacts import secrets
 from mpp_operator.local.ground import Ground
 from mpp_operator.payments import LEDGER_NAME
@@ -36,6 +36,14 @@ class Inputs:
     @property
     def revision(self) -> str:
         return self.compiled.compilation.revision
+
+    @property
+    def networks(self) -> tuple[gateway.Network, ...]:
+        """Those on which something is sold."""
+        services = self.compiled.compilation.gateway.services
+        prices = [route.price for service in services for route in service.routes if route.price is not None]
+        used = {offer.network for price in prices for offer in price.offers}
+        return tuple(network for network in self.compiled.sources.config.networks if network.name in used)
 
     @property
     def certificate(self) -> bootstrap.Certificate | None:

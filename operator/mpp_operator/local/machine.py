@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from mpp_operator import banner, console, directory, networks
+from mpp_operator import banner, console, directory, networks, statedir
 from mpp_operator.local import children, inputs, probe
 from mpp_operator.local.ground import Ground
 from mpp_operator.local.inputs import Inputs
@@ -55,16 +55,21 @@ class Machine:
         try:
             fresh = await asyncio.to_thread(inputs.read, self.ground, self.out.say)
         except console.Failure as failure:
-            if failure.problems != self._complaints:
-                self._complaints = failure.problems
-                self.out.problems(failure.problems)
-                self.out.say(f"still serving revision {self.inputs.revision}")
+            self._complain(failure.problems)
             return
-        self._complaints = ()
         before = self.inputs
         fresh = self._until_next_start(before, fresh)
-        if not self.publish(fresh):
+        try:
+            if not self.publish(fresh):
+                self._complaints = ()
+                return
+        except OSError as error:  # a full disk, say: what was published before stays
+            with contextlib.suppress(OSError):
+                self.publish(before)  # secrets come first, and may have changed alone
+            said = statedir.unusable(self.ground.state.root, error)
+            self._complain((f"{said}; then save a file again, or send SIGHUP",))
             return
+        self._complaints = ()
         self.inputs = fresh
         if not await self.envoy.refuses(fresh.compiled.compilation.artifacts):
             self.authz.process.signal(signal.SIGHUP)
@@ -73,6 +78,12 @@ class Machine:
         self.publish(before)  # both planes go on with what was good
         self.inputs = before
         self.out.say(f"still serving revision {before.revision}")
+
+    def _complain(self, problems: tuple[str, ...]) -> None:
+        if problems != self._complaints:
+            self._complaints = problems
+            self.out.problems(problems)
+            self.out.say(f"still serving revision {self.inputs.revision}")
 
     def _until_next_start(self, before: Inputs, fresh: Inputs) -> Inputs:
         """`fresh` without what cannot change while we run; that is said."""

@@ -22,9 +22,11 @@ from mpp_authz.ledger import Ledger
 from mpp_authz.methods.history import HistoryUnavailable
 from mpp_operator import local_secrets
 from mpp_operator.console import DONE, OFF_BALANCE, WRONG_ENVIRONMENT, Failure
+from mpp_operator.document import shown
 from mpp_operator.reconcile import audit, declared, report
 from mpp_operator.reconcile.networks import Networks
 
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _AGO: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -92,22 +94,22 @@ async def run(ledger: Ledger, args: argparse.Namespace, folder: Path | None) -> 
 
 def _edge(text: str) -> audit.Edge:
     """A block's number, or a moment: RFC 3339, a date, or so long ago."""
-    if text.isdecimal():
+    if _NUMBER.fullmatch(text):
         return int(text)
     ago = _AGO.fullmatch(text)
-    if ago:
-        seconds = int(ago[1]) * _UNITS[ago[2]]
-        return datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds, UTC)
     try:
+        if ago:
+            seconds = int(ago[1]) * _UNITS[ago[2]]
+            return datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds, UTC)
         moment = datetime.fromisoformat(text)
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         raise argparse.ArgumentTypeError(
-            f"expected a time such as 2030-01-31T12:00:00Z, so long ago such as 24h, or a block, got {text!r}"
+            f"expected a time such as 2030-01-31T12:00:00Z, so long ago such as 24h, or a block, got {shown(text)}"
         ) from None
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    if not _NUMBER.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {shown(text)}")
     return int(text)
