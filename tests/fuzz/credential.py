@@ -28,7 +28,9 @@ MINTED: Final = KEYRING.mint(
 PRICE: Final = RoutePrice(
     (Offer("usd", "promise", "devnet", "0xC0", "0xFEED", "1000"),), expires_in=300, lease=60, digest_max_bytes=10
 )
-REQUEST: Final = Request("shop/llm/complete", "POST", "shop.example", "https", "203.0.113.9", "/llm/complete", "a=b", body=b"")
+REQUEST: Final = Request(
+    "shop/llm/complete", "POST", "shop.example", "https", "203.0.113.9", "/llm/complete", "a=b", body=b""
+)
 
 #: All that a refusal says: a text that is none of these may hold a part of a credential.
 REFUSALS: Final = frozenset(
