@@ -611,7 +611,8 @@ def test_the_discovery_document_of_services_becomes_routes_with_their_methods_an
 
 
 def served(name: str, written: list[tuple[str, str | None, bool]]) -> paidservice.PaidService:
-    """A PaidService with these routes: path, method, whether it is free."""
+    """A PaidService with these routes: path, method, whether it is free. What costs comes first: a price below a
+    free route that takes all of it is refused."""
     return paidservice.parse(
         {
             "apiVersion": paidservice.API_VERSION,
@@ -631,7 +632,7 @@ def served(name: str, written: list[tuple[str, str | None, bool]]) -> paidservic
                         "match": {"path": f"/x{path}"} | ({} if method is None else {"method": method}),
                         **({"free": True} if free else {"price": {"amount": "0.01"}}),
                     }
-                    for number, (path, method, free) in enumerate(written)
+                    for number, (path, method, free) in enumerate(sorted(written, key=lambda route: route[2]))
                 ],
             },
         }

@@ -226,6 +226,29 @@ def test_get_also_takes_head_and_no_method_takes_all_but_options() -> None:
     assert [route.match.methods for route in spec.routes] == [("GET", "HEAD"), ir.DEFAULT_METHODS]
 
 
+FREE_FOR_ALL: dict[str, Any] = {"match": {"path": "/v1/**"}, "free": True}
+
+
+def test_a_price_below_a_free_route_that_takes_all_of_it_is_an_error() -> None:
+    priced = {"match": {"method": "GET", "path": "/v1/{id}"}, "price": {"amount": "1"}}
+
+    assert problems({"spec.routes": [FREE_FOR_ALL, priced]}) == {
+        "spec.routes[1].match": "expected it above routes[0], which takes all of it for nothing"
+    }
+
+
+@pytest.mark.parametrize(
+    "priced",
+    [{"path": "/v1"}, {"path": "/v1/{id}"}, {"path": "/v2/{id}"}, {"method": "POST", "path": "/v1/x"}],
+)
+def test_a_price_that_can_be_asked_is_none(priced: dict[str, str]) -> None:
+    only_get = {"match": {"method": "GET", "path": "/v1/**"}, "free": True}
+    route = {"match": priced, "price": {"amount": "1"}}
+
+    assert len(parsed({"spec.routes": [only_get, route]}).routes) == 2
+    assert len(parsed({"spec.routes": [route, FREE_FOR_ALL]}).routes) == 2
+
+
 def test_post_is_post_only() -> None:
     assert parsed({}).routes[0].match.methods == ("POST",)
 

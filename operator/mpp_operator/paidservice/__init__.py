@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
-from mpp_operator import fields, patterns
+from mpp_operator import fields, ir, patterns
 from mpp_operator.document import SpecError, invalid, key_problems, kind, plain, shown, validated
 from mpp_operator.fields import (
     CONFIG,
@@ -204,6 +204,7 @@ def _spec(spec: Spec) -> Iterator[Mistake]:
         yield "basePath", f"expected a path that is not the gateway's own, got {spec.base_path!r}"
     reserved = patterns.RESERVED if spec.discovery.enabled else patterns.ALWAYS_RESERVED
     names: dict[str, int] = {}
+    free: list[tuple[int, set[str], ir.PathPattern]] = []
     for index, route in enumerate(spec.routes):
         field, path = f"routes[{index}]", route.match.path
         if re.fullmatch(reserved, path):
@@ -212,6 +213,15 @@ def _spec(spec: Spec) -> Iterator[Mistake]:
         if first != index:
             message = f"expected a name unique in the service, got {route.name!r} as routes[{first}]"
             yield f"{field}.name", message
+        # The first match wins: such a price would never be asked.
+        methods, pattern = set(route.match.methods), route.match.pattern
+        if route.free:
+            free.append((index, methods, pattern))
+            continue
+        for above, taken, wide in free:
+            if methods <= taken and wide.covers(pattern):
+                yield f"{field}.match", f"expected it above routes[{above}], which takes all of it for nothing"
+                break
     if spec.payment.offers:
         yield from check_prices(spec.routes, spec.payment.offers)
 
