@@ -27,7 +27,8 @@ _APPEND: Final = _Option.APPEND_IF_EXISTS_OR_ADD
 _OVERWRITE: Final = _Option.OVERWRITE_IF_EXISTS_OR_ADD
 _PERMISSION_DENIED: Final = 7
 #: What Envoy adds for the upstream must fit into its limits of a request's headers (100, and 60 KiB), or it
-#: answers 500 where we let a request through that was paid for. It tells us a repeated header once, and no cookies.
+#: answers 500 where we let a request through that was paid for. It tells us a repeated header once, and no
+#: cookies.
 _MOST_HEADERS: Final = 100 - 8
 _MOST_BYTES: Final = 60 * 1024 - 1024
 _OK: Final = 0
