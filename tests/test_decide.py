@@ -30,7 +30,7 @@ from promises import (
     read,
 )
 
-from mpp_authz import verdicts, wire
+from mpp_authz import challenge, verdicts, wire
 from mpp_authz.challenge import Keyring
 from mpp_authz.ledger import State, stores
 from mpp_authz.methods import Refused, TransferRefused, Unavailable
@@ -382,6 +382,21 @@ async def test_what_was_paid_for_by_a_removed_key_is_not_asked_for_again(world: 
     assert challenges(refused) == ()
     world.terms.keyring = Keyring((NEXT_KEY, KEY))
     assert isinstance(await world.present(authorization), Allow)
+
+
+async def test_what_was_paid_for_by_another_version_is_not_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authorization = await owed(world)
+
+    def unreadable(_opaque: str) -> object:
+        raise KeyError("a field that this version does not know")
+
+    monkeypatch.setattr(challenge.Bound, "decode", unreadable)
+    refused = await world.present(authorization)
+
+    assert problem(refused) == (403, "verification-failed")
+    assert challenges(refused) == ()
 
 
 async def test_a_payment_that_failed_under_a_removed_key_is_asked_for_again(world: World) -> None:

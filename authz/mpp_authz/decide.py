@@ -14,7 +14,7 @@ from typing import Final
 
 from mpp_authz import challenge, methods, problems, quotes, verdicts, wire
 from mpp_authz.cases import Case, Terms
-from mpp_authz.challenge import MalformedCredential
+from mpp_authz.challenge import MalformedCredential, Presented
 from mpp_authz.closing import Begun, Closer
 from mpp_authz.credits import POLL_SECONDS, Credits
 from mpp_authz.ledger import Ledger, LedgerUnavailable, Payment, RefusedTransfer, State, transitions
@@ -35,9 +35,9 @@ _LONGEST_PAUSE_SECONDS: Final = 0.2
 
 _BEFORE_THE_LEDGER: Final = "It was asked for before this ledger began."
 _ANOTHER: Final = "Another credential was presented for this challenge."
-_NO_SUCH_KEY: Final = (
-    "There is a payment for this challenge, but not with these parameters or not by a key of this gateway. "
-    "Do not pay again; present it as it was paid, or ask the operator."
+_NOT_READABLE: Final = (
+    "There is a payment for this challenge, but not with these parameters, or by a key or a version that this "
+    "gateway does not have. Do not pay again; present it as and where it was paid, or ask the operator."
 )
 _USED_UP: Final = "The attempts or the life of this payment are used up. Do not pay again; ask the operator."
 
@@ -143,25 +143,25 @@ class Gate:
             )
         # HMAC first, then the ledger, then everything else.
         if not self.terms.keys.challenge.ours(presented.challenge):
-            row = await self._row(presented.challenge.id)
-            if row is not None and row.state is not State.FAILED:
-                # A key that was taken away, or another gateway's: nothing it says can be trusted, but money moved.
-                return verdicts.used(_NO_SUCH_KEY)
-            return await self.fresh(
-                request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this server."
-            )
+            return await self._foreign(request, price, presented, "This challenge was not issued by this server.")
         waiter.challenge_id = presented.challenge.id
         try:
             bound, fields = quotes.read(presented.challenge)
         except ValueError:
-            # Signed with our key by somebody else, such as an SDK that shares the secret.
-            return await self.fresh(
-                request, price, problems.INVALID_CHALLENGE, "This challenge was not issued by this gateway."
-            )
+            # Signed with our key by somebody else, such as an SDK that shares the secret, or by another version.
+            return await self._foreign(request, price, presented, "This challenge was not issued by this gateway.")
         clock = self.ledger.clock
         case = Case(self.terms, self.settler, clock, request, price, presented, waiter, bound, fields)
         row = await self._row(presented.challenge.id)
         return await (self._first(case) if row is None else self._known(case, row))
+
+    async def _foreign(self, request: Request, price: RoutePrice, presented: Presented, detail: str) -> Deny:
+        """A challenge of which nothing can be believed: a key was taken away, or it is another gateway's. Where
+        there is a payment for its id nobody is asked to pay again."""
+        row = await self._row(presented.challenge.id)
+        if row is not None and row.state is not State.FAILED:
+            return verdicts.used(_NOT_READABLE)
+        return await self.fresh(request, price, problems.INVALID_CHALLENGE, detail)
 
     # --- a challenge ------------------------------------------------------------------------------------
 
