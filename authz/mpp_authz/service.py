@@ -25,13 +25,13 @@ _Option = base_pb2.HeaderValueOption
 _APPEND: Final = _Option.APPEND_IF_EXISTS_OR_ADD
 #: The upstream's own header of that name must not survive beside ours.
 _OVERWRITE: Final = _Option.OVERWRITE_IF_EXISTS_OR_ADD
+_OK: Final = 0
 _PERMISSION_DENIED: Final = 7
 #: What Envoy adds for the upstream must fit into its limits of a request's headers (100, and 60 KiB), or it
 #: answers 500 where we let a request through that was paid for. It tells us a repeated header once, and no
 #: cookies.
 _MOST_HEADERS: Final = 100 - 8
 _MOST_BYTES: Final = 60 * 1024 - 1024
-_OK: Final = 0
 
 
 class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: ignore[misc] # no stubs for xds-protos
@@ -49,7 +49,7 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
                 data_plane = value if isinstance(value, str) else value.decode("ascii", "replace")
         request = read(message, data_plane)
         try:
-            verdict = await self._gate.check(request) if _has_room(message) else _CROWDED
+            verdict = _crowded(message) or await self._gate.check(request)
         except asyncio.CancelledError:
             self._count(request, "cancelled", begun)
             raise
@@ -64,18 +64,18 @@ class Authorization(external_auth_pb2_grpc.AuthorizationServicer):  # type: igno
         self._metrics.check("paying" if carries else "minting", result, time.perf_counter() - begun)
 
 
-_CROWDED: Final = verdicts.deny(
-    problems.HEADERS_TOO_LARGE,
-    "A priced path takes at most 90 headers, and 58 KiB of them. Send less, with the same credential if there was "
-    "one: nothing was taken for this request.",
-)
-
-
-def _has_room(message: Any) -> bool:
-    """Whether facts for the upstream still fit. Asked before money moves, and before it is asked for."""
+def _crowded(message: Any) -> Verdict | None:
+    """Where our facts would not fit beside this request's headers: said before money moves, or is asked for."""
     headers = message.attributes.request.http.headers
     size = sum(len(name) + len(value) for name, value in headers.items())
-    return len(headers) <= _MOST_HEADERS and size <= _MOST_BYTES
+    if len(headers) <= _MOST_HEADERS and size <= _MOST_BYTES:
+        return None
+    return verdicts.deny(
+        problems.HEADERS_TOO_LARGE,
+        f"A priced path takes at most {_MOST_HEADERS} headers and {_MOST_BYTES} bytes of them, some of the "
+        f"gateway's own included; this request has {len(headers)} and {size}. Send less, with the same credential "
+        "if there was one: nothing was taken for this request.",
+    )
 
 
 def read(message: Any, data_plane: str = "") -> Request:
