@@ -230,14 +230,14 @@ def www_authenticate_lines(challenges: Sequence[Challenge], description: str | N
     The description is for people and part of no id: where there is no room for it on each line only the first has
     it, or none.
     """
-    described = len(challenges)
-    while True:
+    lines: tuple[str, ...] = ()
+    for described in (len(challenges), 1, 0):
         lines = tuple(
             www_authenticate(one, description if at < described else None) for at, one in enumerate(challenges)
         )
-        if described == 0 or sum(map(len, lines)) <= MAX_ANSWER_CHARS:
-            return lines
-        described = min(described - 1, 1)
+        if sum(map(len, lines)) <= MAX_ANSWER_CHARS:
+            break
+    return lines
 
 
 def _quote(value: str) -> str:
