@@ -19,7 +19,7 @@ from mpp_authz.patience import Times
 log = logging.getLogger(__name__)
 
 _PREFIX: Final = "keys/"
-_PURPOSE: Final = b"key id"  # no challenge and no query is signed as this text
+_PURPOSE: Final = b"key id"  # no challenge and no target is signed as this text
 
 
 class OtherKeys(Exception):

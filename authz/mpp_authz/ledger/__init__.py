@@ -164,7 +164,8 @@ class Ledger(Protocol):
         ...
 
     async def end_data_plane(self, data_plane: str) -> None:
-        """An Envoy's outcome file was read to the end, and it will write no more; or a process left in order."""
+        """An Envoy's outcome file was read to the end, and it will write no more; or whatever else beat under this
+        name left in order."""
         ...
 
     async def data_plane(self, data_plane: str) -> DataPlane | None: ...
