@@ -1,7 +1,6 @@
 """What docs/troubleshooting.md says of nginx in front of the gateway, with a real nginx: what its defaults break,
 and that the lines given there mend it."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import gateway_process
 import httpx
+import missing
 import pytest
 
 pytestmark = pytest.mark.data_plane
@@ -50,10 +50,7 @@ http {
 def _program() -> str:
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if found is None:
-        missing = "nginx is missing: apt-get install nginx-light"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        missing.error_or_skip("nginx is missing: apt-get install nginx-light")
     return found
 
 

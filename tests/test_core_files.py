@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 
+import missing
 import pytest
 
 SCRIPT = """
@@ -25,7 +26,7 @@ print(resource.getrlimit(resource.RLIMIT_CORE) == (0, hard), hard != 0)
 )
 def test_whatever_command_runs_no_core_file_is_written_of_it_or_its_children(arguments: list[str]) -> None:
     if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
-        pytest.skip("core files cannot be allowed here: raise the hard limit (ulimit -Hc unlimited)")
+        missing.error_or_skip("core files cannot be allowed here: raise the hard limit (ulimit -Hc unlimited)")
 
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(arguments=arguments)], capture_output=True, text=True, check=True

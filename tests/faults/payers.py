@@ -280,7 +280,7 @@ class Mppx:
 async def mppx(rpc_url: str, chain_id: int) -> AsyncIterator[Mppx]:
     """mppx for the length of the block."""
     process = await asyncio.create_subprocess_exec(
-        wallets._node(),
+        wallets.node_program(),
         str(wallets.JS / "payer.mjs"),
         rpc_url,
         str(chain_id),

@@ -4,16 +4,15 @@ A run is repeated with `scripts/test faults -k every_payment --fault-seed SEED -
 """
 
 import asyncio
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import chain as chains
 import fault_options
+import ledgers
 import matrix
 import plans
-import postgres
 import pytest
 from matrix import Result
 from outside import Mood
@@ -29,23 +28,13 @@ def _shape(config: pytest.Config) -> Shape | None:
     return Shape("mppx", "file", 1) if config.getoption("--fault-system") == "mppx" else None
 
 
-def _needs_postgres() -> None:
-    """Without it an error on CI, a loud skip elsewhere."""
-    try:
-        postgres.find("initdb")
-    except postgres.MissingPostgres as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
-
-
 async def test_every_payment_ends_as_one_answer_or_is_owed(pytestconfig: pytest.Config) -> None:
     chains.needs_npm()
     on = _shape(pytestconfig)
     wanted = fault_options.seeds(pytestconfig)
     batches = list(plans.batches(wanted, on))
     if any((on or plans.shape(batch[0])).store in ("postgres", "standby") for batch in batches):
-        _needs_postgres()
+        ledgers.needs_postgres()
     # Not pytest's folder: a socket's name must be short. It is kept where something is wrong.
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"\nseeds {wanted[0]} to {wanted[-1]}, in {folder}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fuzzing
 import gateway_process
+import missing
 import pytest
 
 pytestmark = pytest.mark.fuzz
@@ -74,7 +75,4 @@ def _atheris() -> None:
     """Missing: an error on CI where there is a wheel, a loud skip elsewhere."""
     if importlib.util.find_spec("atheris") is not None:
         return
-    missing = "fuzzing needs atheris, whose wheels are for Linux on x86-64 with Python 3.11 to 3.13"
-    if os.environ.get("CI"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+    missing.error_or_skip("fuzzing needs atheris, whose wheels are for Linux on x86-64 with Python 3.11 to 3.13")

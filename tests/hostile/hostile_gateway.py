@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import hostile_targets
 import hostile_upstreams
+import missing
 import pytest
 
 
@@ -19,5 +20,5 @@ def hostile_target(
             hostile_targets.gateway(upstream, place / "gateway") as gateway,
         ):
             yield gateway
-    except hostile_upstreams.Missing as missing:
-        hostile_upstreams.or_skip(missing)
+    except hostile_upstreams.Missing as error:
+        missing.error_or_skip(str(error))

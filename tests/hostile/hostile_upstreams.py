@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import hostile_wire
-import pytest
 
 APPS: Final = Path(__file__).with_name("apps")
 KINDS: Final = ("node", "http.server", "nginx")
@@ -149,10 +147,3 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait()
     if process.stdout is not None:
         process.stdout.close()
-
-
-def or_skip(missing: Missing) -> None:
-    """An error on CI, a loud skip elsewhere."""
-    if os.environ.get("CI"):
-        pytest.fail(str(missing))
-    pytest.skip(str(missing))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import missing
 import pytest
 
 from mpp_operator import sandbox
@@ -64,10 +65,7 @@ def needs_npm() -> None:
     """anvil comes from npm: without it an error on CI, a loud skip elsewhere."""
     if os.environ.get("MPP_GATEWAY_ANVIL") or sandbox.cache_dir().is_dir() or shutil.which("npm"):
         return
-    missing = "the development chain needs anvil: install Node.js (with npm)"
-    if os.environ.get("CI"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+    missing.error_or_skip("the development chain needs anvil: install Node.js (with npm)")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import missing
 import postgres
 import pytest
 
@@ -44,10 +45,8 @@ def needs_postgres() -> None:
     """Without PostgreSQL: an error on CI, a loud skip elsewhere."""
     try:
         postgres.find("initdb")
-    except postgres.MissingPostgres as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+    except postgres.MissingPostgres as error:
+        missing.error_or_skip(str(error))
 
 
 @functools.cache

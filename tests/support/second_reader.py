@@ -68,7 +68,7 @@ class Mppx:
 @pytest.fixture(scope="session")
 def mppx() -> Iterator[Mppx]:
     """One process for the session; without Node an error on CI, a loud skip elsewhere."""
-    program = wallets._node()
+    program = wallets.node_program()
     process = subprocess.Popen(
         [program, str(wallets.JS / "wire.mjs")],
         stdin=subprocess.PIPE,

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import missing
 import pytest
 
 
@@ -14,10 +15,9 @@ def _mount(options: str, folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
-    why = f"cannot mount a tmpfs at {folder} ({done.stderr.strip()})"
-    if os.environ.get("CI") and os.geteuid() == 0:
-        pytest.fail(f"{why}; give this machine CAP_SYS_ADMIN")
-    pytest.skip(f"{why}; run as root, in a container with CAP_SYS_ADMIN")
+    missing.error_or_skip(
+        f"cannot mount a tmpfs at {folder} ({done.stderr.strip()}); run as root, in a container with CAP_SYS_ADMIN"
+    )
 
 
 def _unmount(folder: Path) -> None:

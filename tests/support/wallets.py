@@ -3,7 +3,6 @@
 import base64
 import functools
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import missing
 import mpp
-import pytest
 import secret_scan
 from chain import PATH_USD, Chain, rpc
 from mpp.client.transport import Mpp
@@ -113,7 +112,11 @@ def mppx(
 def node(script: str, question: Mapping[str, Any], limit: float = 60) -> Any:
     """Run a script of tests/js: a JSON question on stdin, a JSON answer on stdout."""
     done = subprocess.run(
-        [_node(), str(JS / script)], input=json.dumps(question), capture_output=True, text=True, timeout=limit
+        [node_program(), str(JS / script)],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        timeout=limit,
     )
     if done.returncode != 0:
         raise AssertionError(f"{script} failed: {done.stderr[-2000:]}")
@@ -121,14 +124,11 @@ def node(script: str, question: Mapping[str, Any], limit: float = 60) -> Any:
 
 
 @functools.cache
-def _node() -> str:
+def node_program() -> str:
     """Node, with mppx beside the scripts. Missing: an error on CI, a loud skip elsewhere."""
     program, npm = shutil.which("node"), shutil.which("npm")
     if program is None or npm is None:
-        missing = "unmodified mppx needs Node.js 20 or newer, with npm"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        missing.error_or_skip("unmodified mppx needs Node.js 20 or newer, with npm")
     if not all(_installed(name, version) for name, version in _wanted().items()):
         # As package-lock.json has it; npm must not write the address of anybody's registry into it.
         arguments = [
