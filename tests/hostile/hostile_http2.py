@@ -32,6 +32,7 @@ class Case:
     frames: tuple[bytes, ...]
     asks: Literal["paid", "free", "nothing"] = "paid"
     streams: int = 1  # so many ends of streams are waited for
+    silent: bool = False  # HTTP/2 takes it for malformed: the stream or the connection is ended, without an answer
 
     @property
     def id(self) -> str:
@@ -97,7 +98,7 @@ def exchange(port: int, case: Case) -> tuple[hostile_wire.Answer, ...]:
 
 def together(port: int) -> dict[str, tuple[hostile_wire.Answer, ...]]:
     """The answers to all cases, by name; many connections at once, because Envoy lingers on a broken one."""
-    with futures.ThreadPoolExecutor(16) as pool:
+    with futures.ThreadPoolExecutor(len(ALL)) as pool:
         return dict(
             zip((case.name for case in ALL), pool.map(lambda case: exchange(port, case), ALL), strict=True)
         )
@@ -150,6 +151,12 @@ def _paths() -> Iterator[Case]:
         b"/shop/THING",
         b"/shop/thing;x",
         b"/shop//thing",
+        b"/shop/free/x#/../thing",
+        b"/shop/free/\xff\xfe",
+        b"//127.0.0.1/shop/thing",
+    ):
+        yield Case(f":path {_shown(path)}", (headers(pairs(path)),))
+    for path in (
         b"/shop/thing\r\nX-Mpp-Payment-Id: 1",
         b"/shop/free/x HTTP/1.1\r\nHost: a\r\n\r\nGET /thing",
         b"/shop/thing\0",
@@ -157,18 +164,15 @@ def _paths() -> Iterator[Case]:
         b"/shop/thing\n",
         b"/shop/free/x /thing",
         b"/shop/free/x\t/thing",
-        b"/shop/free/x#/../thing",
         b"/shop/free/x\x7f",
-        b"/shop/free/\xff\xfe",
         b"shop/thing",
         b"*",
         b"",
         b"http://127.0.0.1/shop/thing",
         b"http://root.test/thing",
-        b"//127.0.0.1/shop/thing",
         b"?/shop/thing",
     ):
-        yield Case(f":path {_shown(path) or '(empty)'}", (headers(pairs(path)),))
+        yield Case(f":path {_shown(path) or '(empty)'}", (headers(pairs(path)),), silent=True)
 
 
 def _pseudo() -> Iterator[Case]:
@@ -176,56 +180,66 @@ def _pseudo() -> Iterator[Case]:
     without: Callable[[bytes], Pairs] = lambda name: tuple(pair for pair in plain if pair[0] != name)  # noqa: E731
     free = pairs(b"/shop/free/x")
 
-    def one(name: str, fields: Pairs, asks: Literal["paid", "free", "nothing"] = "paid") -> Case:
-        return Case(name, (headers(fields),), asks)
+    def one(
+        name: str, fields: Pairs, asks: Literal["paid", "free", "nothing"] = "paid", *, silent: bool = False
+    ) -> Case:
+        return Case(name, (headers(fields),), asks, silent=silent)
 
     yield one("a plain paid one", plain)
     yield one("a plain free one", free, "free")
-    yield one("no :path", without(b":path"), "nothing")
-    yield one("no :method", without(b":method"), "nothing")
-    yield one("no :scheme", without(b":scheme"), "nothing")
-    yield one("no :authority", without(b":authority"))
+    yield one("no :path", without(b":path"), "nothing", silent=True)
+    yield one("no :method", without(b":method"), "nothing", silent=True)
+    yield one("no :scheme", without(b":scheme"), "nothing", silent=True)
+    yield one("no :authority", without(b":authority"), silent=True)
     yield one("no :authority but host", (*without(b":authority"), (b"host", b"127.0.0.1")))
-    yield one("two :path, free first", (*free, (b":path", b"/shop/thing")))
-    yield one("two :path, paid first", (*plain, (b":path", b"/shop/free/x")))
-    yield one("two :method", (*pairs(b"/shop/items"), (b":method", b"POST")))
-    yield one("two :authority", (*plain, (b":authority", b"root.test")))
-    yield one("pseudo-header after a header", (*without(b":path"), (b"x-a", b"1"), (b":path", b"/shop/thing")))
-    yield one("unknown pseudo-header", (*plain, (b":free", b"1")))
-    yield one(":status", (*plain, (b":status", b"200")))
-    yield one(":protocol without CONNECT", (*plain, (b":protocol", b"websocket")))
-    yield one("CONNECT", ((b":method", b"CONNECT"), (b":authority", b"127.0.0.1:80")), "nothing")
-    yield one("CONNECT with a path", pairs(method=b"CONNECT"))
-    yield one("extended CONNECT", (*pairs(method=b"CONNECT"), (b":protocol", b"websocket")))
+    yield one("two :path, free first", (*free, (b":path", b"/shop/thing")), silent=True)
+    yield one("two :path, paid first", (*plain, (b":path", b"/shop/free/x")), silent=True)
+    yield one("two :method", (*pairs(b"/shop/items"), (b":method", b"POST")), silent=True)
+    yield one("two :authority", (*plain, (b":authority", b"root.test")), silent=True)
+    yield one(
+        "pseudo-header after a header",
+        (*without(b":path"), (b"x-a", b"1"), (b":path", b"/shop/thing")),
+        silent=True,
+    )
+    yield one("unknown pseudo-header", (*plain, (b":free", b"1")), silent=True)
+    yield one(":status", (*plain, (b":status", b"200")), silent=True)
+    yield one(":protocol without CONNECT", (*plain, (b":protocol", b"websocket")), silent=True)
+    yield one("CONNECT", ((b":method", b"CONNECT"), (b":authority", b"127.0.0.1:80")), "nothing", silent=True)
+    yield one("CONNECT with a path", pairs(method=b"CONNECT"), silent=True)
+    yield one("extended CONNECT", (*pairs(method=b"CONNECT"), (b":protocol", b"websocket")), silent=True)
     yield one("host that differs", (*plain, (b"host", b"free.example")))
     yield one("host of another service", (*pairs(b"/thing", authority=b"root.test"), (b"host", b"127.0.0.1")))
     yield one(":authority with a port", pairs(authority=b"127.0.0.1:99"))
-    yield one(":authority with user info", pairs(authority=b"x@127.0.0.1"))
-    yield one(":authority with a path", pairs(b"/thing", authority=b"127.0.0.1/shop"))
-    yield one(":authority with CR LF", pairs(authority=b"127.0.0.1\r\nX: y"))
+    yield one(":authority with user info", pairs(authority=b"x@127.0.0.1"), silent=True)
+    yield one(":authority with a path", pairs(b"/thing", authority=b"127.0.0.1/shop"), silent=True)
+    yield one(":authority with CR LF", pairs(authority=b"127.0.0.1\r\nX: y"), silent=True)
     yield one(":scheme https", pairs(scheme=b"https"))
     yield one(":scheme in capitals", pairs(scheme=b"HTTP"))
-    yield one(":scheme with a path", pairs(b"/thing", scheme=b"http://127.0.0.1/shop?"))
+    yield one(":scheme with a path", pairs(b"/thing", scheme=b"http://127.0.0.1/shop?"), silent=True)
     yield one("method in small letters", pairs(method=b"get"))
-    yield one("method with a blank", pairs(method=b"GET /shop/free/x HTTP/1.1\r\nA:"))
+    yield one("method with a blank", pairs(method=b"GET /shop/free/x HTTP/1.1\r\nA:"), silent=True)
     yield one("TRACE", pairs(method=b"TRACE"))
 
 
 def _fields() -> Iterator[Case]:
-    plain = pairs()
     for name, value in (
-        (b"X-Mpp-Payment-Id", b"1"),
         (b"x-mpp-payment-id", b"1"),
         (b"x-envoy-original-path", b"/shop/free/x"),
+        (b"http2-settings", b"AAMAAABkAAQAAP__"),
+        (b"authorization", b"Payment abc"),
+        (b"payment-receipt", b"e30"),
+        (b"cookie", b"a; b"),
+        (b"content-type", b"application/grpc"),
+    ):
+        yield _field(name, value)
+    for name, value in (
+        (b"X-Mpp-Payment-Id", b"1"),
         (b"x_mpp_payment_id", b"1"),
         (b"connection", b"authorization"),
         (b"transfer-encoding", b"chunked"),
         (b"upgrade", b"websocket"),
         (b"proxy-connection", b"keep-alive"),
         (b"te", b"gzip"),
-        (b"http2-settings", b"AAMAAABkAAQAAP__"),
-        (b"authorization", b"Payment abc"),
-        (b"payment-receipt", b"e30"),
         (b"a b", b"1"),
         (b"a:b", b"1"),
         (b"", b"1"),
@@ -236,12 +250,16 @@ def _fields() -> Iterator[Case]:
         (b"x-\xff", b"1"),
         (b"content-length", b"5"),
         (b"content-length", b"-1"),
-        (b"cookie", b"a; b"),
         (b"x-a", b"b" * 70_000),
-        (b"content-type", b"application/grpc"),
     ):
-        yield Case(f"{_shown(name)}: {_shown(value[:24])}", (headers((*plain, (name, value)), pieces=5),))
-    yield Case("200 fields", (headers((*plain, *((b"x-%d" % n, b"1") for n in range(200)))),))
+        yield _field(name, value, silent=True)
+    many = tuple((b"x-%d" % n, b"1") for n in range(200))
+    yield Case("200 fields", (headers((*pairs(), *many)),), silent=True)
+
+
+def _field(name: bytes, value: bytes, *, silent: bool = False) -> Case:
+    fields = (*pairs(), (name, value))
+    return Case(f"{_shown(name)}: {_shown(value[:24])}", (headers(fields, pieces=5),), silent=silent)
 
 
 def _streams() -> Iterator[Case]:
@@ -253,14 +271,19 @@ def _streams() -> Iterator[Case]:
         "a body longer than its length",
         (headers((*free, (b"content-length", b"0")), ends=False), data(inner)),
         "free",
+        silent=True,
     )
     yield Case(
         "a body shorter than its length",
         (headers((*free, (b"content-length", b"900")), ends=False), data(inner)),
         "free",
+        silent=True,
     )
     yield Case(
-        "pseudo-headers in trailers", (headers(free, ends=False), data(b"a", ends=False), headers(trailer)), "free"
+        "pseudo-headers in trailers",
+        (headers(free, ends=False), data(b"a", ends=False), headers(trailer)),
+        "free",
+        silent=True,
     )
     yield Case(
         "headers in trailers",
@@ -272,10 +295,11 @@ def _streams() -> Iterator[Case]:
         (headers(pairs(b"/shop/free/x"), 1), headers(pairs(), 3), headers(pairs(b"/shop/free/x"), 5)),
         streams=3,
     )
-    yield Case("headers twice on one stream", (headers(pairs(b"/shop/free/x"), ends=False), headers(pairs())))
-    yield Case("an even stream", (headers(pairs(), 2),))
-    yield Case("many CONTINUATIONs", (headers((*pairs(), (b"x-a", b"b" * 5000)), pieces=2000),))
-    yield Case("DATA before HEADERS", (data(b"x"), headers(pairs())))
+    again = (headers(pairs(b"/shop/free/x"), ends=False), headers(pairs()))
+    yield Case("headers twice on one stream", again, silent=True)
+    yield Case("an even stream", (headers(pairs(), 2),), silent=True)
+    yield Case("many CONTINUATIONs", (headers((*pairs(), (b"x-a", b"b" * 5000)), pieces=2000),), silent=True)
+    yield Case("DATA before HEADERS", (data(b"x"), headers(pairs())), silent=True)
     yield Case(
         "reset at once",
         (headers(pairs(b"/shop/free/x")), RstStreamFrame(1, error_code=8).serialize(), headers(pairs(), 3)),

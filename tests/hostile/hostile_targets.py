@@ -102,11 +102,11 @@ class Target:
 
     def send(self, case: hostile_cases.Case) -> Outcome:
         """The case's outcome. That a normal request is still answered is asked right after it."""
-        return self.exchange(case.data, waits=case.waits, head=case.head)
+        return self.exchange(case.data, waits=case.waits, silent=case.silent, head=case.head)
 
-    def exchange(self, data: bytes, *, waits: bool = False, head: bool = False) -> Outcome:
+    def exchange(self, data: bytes, *, waits: bool = False, silent: bool = False, head: bool = False) -> Outcome:
         answers = hostile_wire.exchange(
-            self.port, data, waits=waits, head=head, limit=self.limit, quiet=self.quiet
+            self.port, data, waits=waits, silent=silent, head=head, limit=self.limit, quiet=self.quiet
         )
         return Outcome(answers, self.settled())
 

@@ -10,6 +10,8 @@ from typing import Final
 LIMIT: Final = 20.0
 #: Seconds in which a request that never ends would be answered if it were.
 PATIENCE: Final = 0.3
+#: Seconds in which another answer would follow a whole one. One that is later shows in the upstream's log.
+_PAUSE: Final = 0.1
 
 
 class Unanswered(AssertionError):
@@ -34,12 +36,14 @@ def exchange(
     data: bytes,
     *,
     waits: bool = False,
+    silent: bool = False,
     head: bool = False,
     limit: float = LIMIT,
     quiet: float | None = None,
 ) -> tuple[Answer, ...]:
     """What is answered until the other side closes, or says it will: Envoy lingers for a second after an answer to
-    a request it did not read to its end. `waits`: until nothing more comes, then this side closes.
+    a request it did not read to its end. `waits`: an answer may leave the connection open; this side closes when
+    nothing more follows. `silent`: nothing at all may come; then this side closes as well.
     `quiet`: an answer that is whole is the last one if nothing follows for so many seconds; for servers that say
     keep-alive whatever was asked.
 
@@ -47,7 +51,8 @@ def exchange(
         Unanswered: not closed in time.
     """
     received = bytearray()
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE if waits else limit) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE if silent else limit) as connection:
+        pause = _PAUSE if waits else quiet
         # Refused before its end: what was said is still there.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(data)
@@ -57,12 +62,12 @@ def exchange(
                 answers = parse(bytes(received), head=head)
                 if _over(answers):
                     break
-                if quiet is not None and answers and answers[-1].whole:
-                    connection.settimeout(quiet)
+                if pause is not None and answers and answers[-1].whole:
+                    connection.settimeout(pause)
         except ConnectionResetError:
             pass
         except TimeoutError:
-            if not waits and connection.gettimeout() != quiet:
+            if connection.gettimeout() == limit:
                 raise Unanswered(f"open after {limit:.0f} s, after {bytes(received[:200])!r}") from None
     return parse(bytes(received), head=head)
 
