@@ -14,6 +14,9 @@ from paidservices import document
 
 from mpp_authz.pricing import Offer
 from mpp_operator import compiler, discovery, gateway, ir, paidservice
+from mpp_operator.discovery import listed as listing_of
+from mpp_operator.discovery import llms as documents_llms
+from mpp_operator.discovery import openapi as documents_openapi
 
 PATH_USD = ir.Currency("moderato", "0x20c0", "pathUSD", 6)
 LISTING = ir.Listing("Language model", currencies=(PATH_USD,))
@@ -469,6 +472,69 @@ def test_every_route_is_listed_once_by_each_method_that_reaches_it(services: tup
     assert len(entries) == len(set(entries)) == len(shown)
 
 
+WORDS = st.text(st.sampled_from('aé"\\#<\U0001f600 '), min_size=1, max_size=9)
+TITLES = st.builds(lambda words, times: (words * times)[:120], WORDS, st.sampled_from([1, 120]))
+DOCS = st.sampled_from([(), (("apiReference", "https://a.example"), ("homepage", "https://h.example"))])
+OPERATIONS = st.builds(
+    ir.Operation,
+    summary=st.none() | TITLES,
+    operation_id=st.sampled_from([None, "r0", "s1.r1", "one"]),
+    tags=st.sampled_from([(), ("own",)]),
+)
+
+
+@st.composite
+def talking_hosts(draw: st.DrawFn) -> tuple[ir.Service, ...]:
+    """Hosts whose services say what is long as JSON, as Markdown or in their names."""
+    said = []
+    all_free = draw(st.booleans())  # how to pay is said once for all: that would hide what is too little
+    for service in draw(hosts()):
+        listing = replace(LISTING, title=draw(TITLES), docs=draw(DOCS), description=draw(st.none() | TITLES))
+        own = tuple(
+            replace(route, operation=draw(OPERATIONS), price=None if all_free else route.price)
+            for route in service.routes
+        )
+        namespace = draw(st.integers(1, 63)) * "n"
+        said.append(replace(service, namespace=namespace, routes=own, listing=service.listing and listing))
+    return tuple(said)
+
+
+@settings(max_examples=150, deadline=None)
+@given(talking_hosts())
+def test_no_document_of_a_host_is_larger_than_it_is_said_to_be_at_most(services: tuple[ir.Service, ...]) -> None:
+    documents = discovery.of_host(services)
+
+    sizes = [documents[path].size for path in (discovery.OPENAPI, discovery.LLMS) if path in documents]
+    assert max(sizes, default=0) <= discovery.most_bytes(services)
+
+
+@settings(max_examples=150, deadline=None)
+@given(talking_hosts())
+def test_no_service_adds_more_to_a_shared_document_than_it_is_said_to_at_most(
+    services: tuple[ir.Service, ...],
+) -> None:
+    found = [listing_of.listed(service, below) for service, below in listing_of.services(services)]
+
+    for one in filter(None, found):
+        alone, shared = (documents_openapi.part(one, shared=shared).paths for shared in (False, True))
+        assert len(shared) <= len(alone) + documents_openapi.added_bytes(one)
+
+
+@settings(max_examples=100, deadline=None)
+@given(talking_hosts())
+def test_llms_txt_of_a_host_is_no_larger_than_its_services_are_said_to_make_it(
+    services: tuple[ir.Service, ...],
+) -> None:
+    found = tuple(filter(None, (listing_of.listed(*one) for one in listing_of.services(services))))
+    words = tuple(map(documents_llms.part, found))
+    alone = [documents_llms.render((o,), (w,), o.base_path) for o, w in zip(found, words, strict=True)]
+
+    if len(found) > 1:
+        whole = documents_llms.render(found, words, "")
+        most = sum(map(documents_llms.added_bytes, found)) + sum(len(text.encode()) for text in alone)
+        assert len(whole.encode()) <= most
+
+
 def _is_reached(services: tuple[ir.Service, ...], service: ir.Service, route: ir.Route, method: str) -> bool:
     """Whether some request for words of our own reaches a route; asked of the reference, over many requests."""
     if method == "HEAD" and "GET" in route.methods:
@@ -547,6 +613,22 @@ def test_a_hosts_document_larger_than_registries_read_is_told() -> None:
     assert all(len(conditions) == 1 for conditions in compilation.conditions.values())
     assert [line.partition(", which")[0] for line in compilation.warnings] == [
         "a.example.com, b.example.com: expected at most 65536 bytes in /openapi.json"
+    ]
+
+
+@pytest.mark.row("D13")
+def test_a_hosts_document_that_is_large_only_where_services_share_it_is_told() -> None:
+    short = [{"match": {"method": "GET", "path": f"/{n}"}, "free": True} for n in range(60)]
+    services = [
+        paidservice.parse(document(name=f"s{n}", namespace="n" * 63, title="é" * 120, routes=short))
+        for n in range(3)
+    ]
+
+    compilation = compiler.compile(services, gateway.parse({"hosts": ["a.example.com"]}))
+
+    assert all(len(conditions) == 1 for conditions in compilation.conditions.values())
+    assert [line.partition(", which")[0] for line in compilation.warnings] == [
+        "a.example.com: expected at most 65536 bytes in /openapi.json"
     ]
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from mpp_operator import discovery, ir
 from mpp_operator.compiler.offers import Way
@@ -11,9 +10,6 @@ from mpp_operator.compiler.references import DocumentSource, Unreadable, documen
 from mpp_operator.discovery import merge
 from mpp_operator.paidservice import OpenApi, PaidService, Route
 from mpp_operator.status import Problem, Reason
-
-#: What a host's document adds to each operation of a service that says no tags: its title.
-_TAGS: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,9 @@ def hosts_too_large(services: Iterable[ir.Service]) -> tuple[str, ...]:
     by_host = {host: at_host for host, at_host in by_host.items() if len(at_host) > 1}
     found: dict[tuple[str, int], list[str]] = {}
     for host, at_host in sorted(by_host.items()):
-        documents = discovery.of_host(at_host) if sum(map(_most, at_host)) > discovery.REGISTRY_LIMIT else {}
+        # To write documents takes time: only those that may be too large.
+        may_be = discovery.most_bytes(at_host) > discovery.REGISTRY_LIMIT
+        documents = discovery.of_host(at_host) if may_be else {}
         for path in (discovery.OPENAPI, discovery.LLMS):
             if path in documents and (size := documents[path].size) > discovery.REGISTRY_LIMIT:
                 found.setdefault((path, size), []).append(host)
@@ -90,14 +88,6 @@ def hosts_too_large(services: Iterable[ir.Service]) -> tuple[str, ...]:
         f"{', '.join(hosts)}: {_too_large(path, size, 'give services hosts of their own')}"
         for (path, size), hosts in found.items()
     )
-
-
-@lru_cache(maxsize=16_384)
-def _most(service: ir.Service) -> int:
-    """Bytes that a service adds to its host's documents, at most: to write these takes time."""
-    found = discovery.of_host([service])
-    own = max((document.size for document in found.values()), default=0)
-    return own + sum(_TAGS * len(route.methods) for route in service.routes)
 
 
 def _too_large(path: str, size: int, fix: str) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 from mpp_operator import ir
 from mpp_operator.discovery import catalogue, listed, llms, openapi
 
-__all__ = ["LLMS", "OPENAPI", "REGISTRY_LIMIT", "SERVICES", "Document", "of_host"]
+__all__ = ["LLMS", "OPENAPI", "REGISTRY_LIMIT", "SERVICES", "Document", "most_bytes", "of_host"]
 
 OPENAPI: Final = "/openapi.json"
 LLMS: Final = "/llms.txt"
@@ -25,6 +25,9 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 #: Bytes of a document that a registry reads (draft-payment-discovery-00, Registry and Aggregator Guidance).
 REGISTRY_LIMIT: Final = 64 * 1024
+
+#: Bytes, at most, of what a shared document says of no service of its own, and no document of these says.
+_HOST_BYTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,13 @@ def of_host(services: Sequence[ir.Service]) -> Mapping[str, Document]:
     return MappingProxyType(dict(sorted(documents.items())))
 
 
+def most_bytes(services: Sequence[ir.Service]) -> int:
+    """Bytes of the larger of `/openapi.json` and `/llms.txt` of a host at which `services` are: at most. Writes
+    neither, so it is cheap where one of many services changed."""
+    found = [one for service, below in listed.services(services) if (one := _of_service(service, below))]
+    return _HOST_BYTES + sum(one.most_bytes for one in found)
+
+
 @dataclass(frozen=True, slots=True)
 class _Of:
     """One service's own documents, and what it gives to those of its host."""
@@ -74,6 +84,7 @@ class _Of:
     described: Document  # by /services
     alone: openapi.Part
     words: llms.Part
+    most_bytes: int  # that it adds to one of these
 
 
 # A host's documents change with every service of it, and are long: only what services give to them is kept.
@@ -88,7 +99,11 @@ def _of_service(service: ir.Service, below: tuple[str, ...]) -> _Of | None:
         found.base_path + OPENAPI: Document(JSON, openapi.render((found,), (alone,))),
         found.base_path + LLMS: Document(TEXT, llms.render((found,), (words,), found.base_path)),
     }
-    return _Of(found, documents, Document(JSON, catalogue.render_one(found)), alone, words)
+    most = max(
+        documents[found.base_path + OPENAPI].size + openapi.added_bytes(found),
+        documents[found.base_path + LLMS].size + llms.added_bytes(found),
+    )
+    return _Of(found, documents, Document(JSON, catalogue.render_one(found)), alone, words, most)
 
 
 @lru_cache(maxsize=16_384)

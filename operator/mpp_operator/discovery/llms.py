@@ -41,6 +41,14 @@ def part(service: listed.Service) -> Part:
     return Part("\n".join(_endpoints(service)), ways)
 
 
+def added_bytes(service: listed.Service) -> int:
+    """At most so many bytes longer is what `service` has in a document that it shares: its entry in the list of
+    services, and its title in each place that says whose that is."""
+    title = len(line(service.listing.title).encode("utf-8", "replace"))
+    places = 3 + len(service.listing.docs)  # what the host says of itself, the list, the endpoints, links
+    return places * (title + len("Endpoints of ")) + len(f"- []({service.base_path}/llms.txt): ")
+
+
 def render(services: Sequence[listed.Service], parts: Sequence[Part], base: str) -> str:
     """The text for `services`, made of their `parts`, at `base` + "/llms.txt"."""
     return "\n".join(_lines(services, parts, base)) + "\n"

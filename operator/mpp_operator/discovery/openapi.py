@@ -115,6 +115,14 @@ def part(service: listed.Service, *, shared: bool) -> Part:
     )
 
 
+def added_bytes(service: listed.Service) -> int:
+    """At most so many bytes longer is the part of `service` where it shares a document: each operation may get its
+    title as a tag, and its id gets the service's before it, and perhaps a number after it."""
+    tags = len(_members({"tags": [service.listing.title]})) + len(",")
+    identity = len(f"{service.id}.") + len(f".{len(service.operations) + 2}")
+    return len(service.operations) * (tags + identity)
+
+
 def render(services: Sequence[listed.Service], parts: Sequence[Part]) -> str:
     """The document of `services`, of which there is at least one, made of their `parts`."""
     document: dict[str, Any] = {"openapi": "3.1.0", "info": info(services)}
