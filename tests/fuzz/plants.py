@@ -1,8 +1,9 @@
 """A secret that inputs carry, and the question whether an answer shows it."""
 
-import base64
 import logging
 from typing import Final
+
+import secret_scan
 
 from mpp_authz import logs
 
@@ -10,14 +11,8 @@ from mpp_authz import logs
 SECRET: Final = "pl4nt3d-s3cr3t-0x5ca1ab1e-of-more-than-forty-characters"
 
 
-def forms(secret: str) -> tuple[str, ...]:
-    """How a text may show it: as it is, in hex, and in base64 wherever in three bytes it begins."""
-    raw = secret.encode()
-    shifted = (base64.b64encode(b"\0" * shift + raw)[4 * (shift > 0) : -4].decode() for shift in range(3))
-    return (secret, raw.hex(), *shifted)
-
-
-_FORMS: Final = forms(SECRET)
+#: All that a text may show it as.
+_FORMS: Final = tuple(sorted(form.decode() for form in secret_scan.forms(SECRET)))
 
 
 def not_shown(*texts: str) -> None:
