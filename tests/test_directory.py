@@ -136,6 +136,30 @@ def test_a_durable_file_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "signing.key").read_text() == "first"
 
 
+def test_a_file_is_replaced_as_a_whole_with_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text("old")
+    (tmp_path / f".service.yaml.{os.getpid()}").write_text("of one that was killed")
+
+    directory.replace(path, "new", mode=0o640)
+
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("service.yaml", "new")]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+
+    for folder in (tmp_path / "folder", Path()):
+        with pytest.raises(OSError, match=r"directory|busy"):
+            directory.replace(folder, "text", mode=0o644)
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
 # --- files in folders, which stay ------------------------------------------------------------------------
 
 
@@ -174,7 +198,7 @@ def test_a_lasting_file_cut_short_by_a_power_loss_is_written_again(tmp_path: Pat
 
 def test_lasting_files_are_there_before_the_swap(tmp_path: Path) -> None:
     (tmp_path / "discovery").mkdir()
-    (tmp_path / "discovery" / ".1.json.new").mkdir()  # it cannot be written
+    (tmp_path / "discovery" / f".1.json.{os.getpid()}").mkdir()  # it cannot be written
 
     with pytest.raises(OSError, match="directory"):
         directory.publish(tmp_path, {"rds.json": "", "discovery/1.json": "one"})

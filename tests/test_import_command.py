@@ -9,8 +9,11 @@ from pathlib import Path
 import gateway_process
 import httpx
 import pytest
+import small_disks
 
 from mpp_operator import cli, envoy, local_secrets, sources
+
+small_disk = small_disks.small_disk
 
 FOLDER = Path(__file__).parent / "testdata" / "imported"
 SMALL = """
@@ -66,6 +69,24 @@ def test_a_file_that_is_there_is_not_written_over_unless_it_is_said(
     assert "kind: PaidService" in target.read_text()
     assert err.endswith(f"1 routes, 0 of them free in {target}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["openapi.yaml", "service.yaml"]
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_full_disk_leaves_nothing_behind(
+    capsys: pytest.CaptureFixture[str], small: Path, small_disk: Path, force: tuple[str, ...]
+) -> None:
+    target = small_disk / "service.yaml"
+    if force:
+        target.write_text("mine\n")
+    small_disks.fill(small_disk)
+
+    code, _, err = run(capsys, small, "--price", "0.01", "-o", target, *force)
+
+    assert code == 3
+    assert err.endswith(f"error: {target}: expected a file we can write, got: No space left on device\n")
+    assert [path.name for path in small_disk.iterdir() if path.name != "filler"] == ["service.yaml"] * len(force)
+    if force:
+        assert target.read_text() == "mine\n"
 
 
 @pytest.mark.parametrize(

@@ -85,16 +85,38 @@ def write(path: Path, text: str, *, mode: int, durable: bool = False) -> None:
 
     Raises:
         FileExistsError: there is one; nothing was written.
+        OSError: it cannot be written; there is none.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)  # the umask may have taken bits away
-        file.write(text)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)  # the umask may have taken bits away
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     if durable:
         sync(path.parent)
+
+
+def replace(path: Path, text: str, *, mode: int) -> None:
+    """Make `path` hold `text`, whatever was there: readers find the old text or the new one, whole. Leaves nothing
+    beside it, whatever fails.
+
+    Raises:
+        OSError: it cannot be written; what was there has not changed.
+    """
+    fresh = path.parent / f".{path.name}.{os.getpid()}"  # also where `path` has no name, as `.`
+    fresh.unlink(missing_ok=True)  # of a process that had this id and was killed
+    write(fresh, text, mode=mode)
+    try:
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def sync(folder: Path) -> None:
@@ -120,10 +142,7 @@ def _add(path: Path, files: Mapping[str, str], mode: int) -> bool:
             if file.read_bytes() == text.encode():
                 os.utime(file)
                 continue
-        fresh = file.with_name(f".{file.name}.new")
-        fresh.unlink(missing_ok=True)
-        write(fresh, text, mode=mode)
-        fresh.replace(file)  # whoever finds the name finds the whole text
+        replace(file, text, mode=mode)  # whoever finds the name finds the whole text
         added = True
     return added
 

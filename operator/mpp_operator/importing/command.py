@@ -73,12 +73,7 @@ def _seen_from(output: Path | None, description: Path) -> str:
 
 def _write(path: Path, written: str, *, force: bool) -> None:
     try:
-        if not force:
-            directory.write(path, written, mode=0o644)
-            return
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        directory.write(fresh, written, mode=0o644)
-        fresh.replace(path)
+        (directory.replace if force else directory.write)(path, written, mode=0o644)
     except FileExistsError as error:
         raise console.Failure(
             console.WRONG_INPUT, f"{path}: expected no file there, got one; write over it with --force"
