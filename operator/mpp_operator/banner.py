@@ -20,7 +20,7 @@ def describe(compiled: sources.Compiled, base: str) -> list[dict[str, Any]]:
     for served in compiled.compilation.gateway.services:
         service = services[served.namespace, served.name]
         own = compiled.compilation.summaries[served.namespace, served.name].url
-        root = own if service.spec.hosts else base + ("" if served.base_path == "/" else served.base_path)
+        root = own if service.spec.hosts else base + served.prefix
         offers = service.spec.payment.offers or compiled.sources.config.offers
         currencies = {offer.name: offer.currency for offer in offers}
         described.append(

@@ -143,6 +143,17 @@ class Listing:
     components: str | None = None
 
 
+def prefix(base_path: str) -> str:
+    """What the paths below a basePath begin with: nothing below `/`."""
+    return "" if base_path == "/" else base_path
+
+
+def above(base_path: str) -> tuple[str, ...]:
+    """The basePaths that a basePath lies under, the shortest first: `/`, and `/a` of `/a/b`. None of `/`."""
+    parts = prefix(base_path).split("/")
+    return tuple("/".join(parts[:end]) or "/" for end in range(1, len(parts)))
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """One PaidService under one basePath of its hosts."""
@@ -161,6 +172,11 @@ class Service:
     cors_origins: tuple[str, ...]  # ("*",) is every origin
     routes: tuple[Route, ...]  # in the author's order: the first match wins
     listing: Listing | None = None  # None: in no discovery document
+
+    @property
+    def prefix(self) -> str:
+        """What its paths begin with."""
+        return prefix(self.base_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +218,11 @@ class Gateway:
     transport: Transport
     upstream_secrets: tuple[UpstreamSecret, ...] = ()  # by name
     fee_payer_keys: tuple[FeePayerKey, ...] = ()  # by name
+
+    def by_host(self) -> dict[str, tuple[Service, ...]]:
+        """The services of each host, in their order. By host."""
+        found: dict[str, list[Service]] = {}
+        for service in self.services:
+            for host in service.hosts:
+                found.setdefault(host, []).append(service)
+        return {host: tuple(services) for host, services in sorted(found.items())}

@@ -69,7 +69,7 @@ def guards(service: ir.Service, below: Sequence[Priced]) -> Mapping[int, tuple[G
     `below`: what costs under basePaths below this one (see `nested`). A route above another is the author's word;
     so is every literal path.
     """
-    base = "" if service.base_path == "/" else re.escape(service.base_path)
+    base = re.escape(service.prefix)
     found: dict[int, tuple[Guard, ...]] = {}
     above: list[Priced] = list(below)
     done: set[tuple[ir.PathPattern, str]] = set()
@@ -95,11 +95,10 @@ def nested(services: Iterable[ir.Service]) -> Mapping[str, tuple[Priced, ...]]:
     bases = {service.base_path for service in services}
     found: dict[str, list[Priced]] = {}
     for service in sorted(services, key=lambda service: service.base_path):
-        parts = service.base_path.split("/")[1:]
-        for end in range(len(parts) if service.base_path != "/" else 0):
-            base = f"/{'/'.join(parts[:end])}"
+        for base in ir.above(service.base_path):
             if base in bases and (prices := _prices(service)):
-                path = ir.PathPattern(tuple(parts[end:]), rest=True)
+                segments = service.base_path.removeprefix(ir.prefix(base)).split("/")[1:]
+                path = ir.PathPattern(tuple(segments), rest=True)
                 found.setdefault(base, []).append(Priced(path, ir.DEFAULT_METHODS, prices))
     return MappingProxyType({base: tuple(priced) for base, priced in found.items()})
 

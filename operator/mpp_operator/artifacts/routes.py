@@ -87,13 +87,9 @@ def render(gateway: ir.Gateway) -> dict[str, str]:
     Raises:
         ValueError: two services under one basePath of a host; lowering decides such conflicts.
     """
-    by_host: dict[str, list[ir.Service]] = {}
-    for service in gateway.services:
-        for host in service.hosts:
-            by_host.setdefault(host, []).append(service)
     # Hosts with the same services share a virtual host: one machine answers as 127.0.0.1 and as localhost.
-    shared: dict[tuple[int, ...], tuple[list[str], list[ir.Service]]] = {}
-    for host, services in sorted(by_host.items()):
+    shared: dict[tuple[int, ...], tuple[list[str], tuple[ir.Service, ...]]] = {}
+    for host, services in gateway.by_host().items():
         shared.setdefault(tuple(map(id, services)), ([], services))[0].append(host)
     https_only = not gateway.transport.insecure_http
     texts = []
@@ -139,7 +135,7 @@ def _virtual_host(hosts: Sequence[str], services: Sequence[ir.Service], document
         else:
             prefixes[f"{base}/"] = _action(below)
             # Where the basePath itself is nothing and nobody else would take it, the miss below says so.
-            if at_base is not None or not bases.isdisjoint(_above(base)):
+            if at_base is not None or not bases.isdisjoint(ir.above(base)):
                 # `:path` includes the query. `/b` alone is no key of the trie: it would swallow `/bb/x`.
                 paths[base] = prefixes[f"{base}?"] = _action(at_base) if at_base else miss
     trie = f'{{"input":{_PATH_INPUT},"prefix_match_map":{{"map":{_json_map(prefixes)}}}}}'
@@ -182,12 +178,6 @@ def _service(service: ir.Service, nested: tuple[lookalikes.Priced, ...]) -> tupl
     last = _not_found(f"{name}/-/404", cors)
     below += [_method_not_allowed(name, match, methods, cors) for match, methods in _known_paths(service)]
     return _list([preflight, *at_base, last]) if at_base else None, _list([preflight, *below, last])
-
-
-def _above(base: str) -> list[str]:
-    """The basePaths that a path lies under: `/`, and `/a` of `/a/b`."""
-    parts = base.split("/")
-    return ["/", *("/".join(parts[:end]) for end in range(2, len(parts)))]
 
 
 # --- one route -----------------------------------------------------------------------------------------
@@ -285,8 +275,7 @@ def _retries(retries: ir.Retries) -> dict[str, Any]:
 
 def _match(service: ir.Service, path: ir.PathPattern) -> tuple[dict[str, Any], dict[str, Any]]:
     """How Envoy matches a pattern below the basePath, and how it makes the upstream's path of it."""
-    base = "" if service.base_path == "/" else service.base_path
-    target = service.upstream_path
+    base, target = service.prefix, service.upstream_path
     if None in path.segments:
         rewrite = {"pattern": {"regex": f"^{re.escape(base)}"}, "substitution": target.replace("\\", "\\\\")}
         changes = {} if base == target else {"regex_rewrite": rewrite}
@@ -351,8 +340,8 @@ def _known_paths(service: ir.Service) -> list[tuple[dict[str, Any], tuple[str, .
 def _any_of(service: ir.Service, paths: Sequence[ir.PathPattern]) -> dict[str, Any]:
     if len(paths) == 1:
         return _match(service, paths[0])[0]
-    base = "" if service.base_path == "/" else re.escape(service.base_path)
-    return {"safe_regex": {"regex": f"{base}(?:{'|'.join(_pattern_regex(path) for path in paths)})"}}
+    any_path = "|".join(map(_pattern_regex, paths))
+    return {"safe_regex": {"regex": f"{re.escape(service.prefix)}(?:{any_path})"}}
 
 
 def _width(path: ir.PathPattern) -> tuple[bool, int, int]:

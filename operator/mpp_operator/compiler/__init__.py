@@ -95,7 +95,7 @@ def compile(  # noqa: A001 -- the verb of the field, always written compiler.com
         lowered.conditions,
         lowered.summaries,
         revision,
-        described.hosts_too_large(lowered.gateway.services),
+        described.hosts_too_large(lowered.gateway),
     )
 
 

@@ -1,6 +1,6 @@
 """What the discovery documents will say of a service, beside its prices. Nothing here refuses a service."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,27 +60,21 @@ def describe(
 
 def too_large(service: ir.Service) -> tuple[Problem, ...]:
     """What is wrong with the size of the documents of `service` alone."""
-    base = "" if service.base_path == "/" else service.base_path
     found = discovery.of_host([service])
     return tuple(
         Problem(Reason.DOCUMENT_TOO_LARGE, "spec.discovery", _too_large(path, size, "split the service"))
-        for path in (base + discovery.OPENAPI, base + discovery.LLMS)
+        for path in (service.prefix + discovery.OPENAPI, service.prefix + discovery.LLMS)
         if path in found and (size := found[path].size) > discovery.REGISTRY_LIMIT
     )
 
 
-def hosts_too_large(services: Iterable[ir.Service]) -> tuple[str, ...]:
+def hosts_too_large(gateway: ir.Gateway) -> tuple[str, ...]:
     """A line for each document of a host's own that is too large, where several services share the host."""
-    by_host: dict[str, list[ir.Service]] = {}
-    for service in services:
-        for host in service.hosts:
-            by_host.setdefault(host, []).append(service)
-    by_host = {host: at_host for host, at_host in by_host.items() if len(at_host) > 1}
     found: dict[tuple[str, int], list[str]] = {}
-    for host, at_host in sorted(by_host.items()):
+    for host, services in gateway.by_host().items():
         # To write documents takes time: only those that may be too large.
-        may_be = discovery.most_bytes(at_host) > discovery.REGISTRY_LIMIT
-        documents = discovery.of_host(at_host) if may_be else {}
+        may_be = len(services) > 1 and discovery.most_bytes(services) > discovery.REGISTRY_LIMIT
+        documents = discovery.of_host(services) if may_be else {}
         for path in (discovery.OPENAPI, discovery.LLMS):
             if path in documents and (size := documents[path].size) > discovery.REGISTRY_LIMIT:
                 found.setdefault((path, size), []).append(host)

@@ -1,5 +1,6 @@
 """Who holds which place: a basePath of a host. The older service wins; within one namespace places may nest."""
 
+from mpp_operator import ir
 from mpp_operator.status import Problem, Reason
 
 #: (namespace, name).
@@ -25,22 +26,14 @@ class Places:
                 return (Problem(Reason.CONFLICT, "spec.basePath", message),)
         for host in hosts:
             self._holders[host, base] = key
-            for prefix in _prefixes(base):
+            for prefix in (*ir.above(base), base):
                 self._below.setdefault((host, prefix), {}).setdefault(key[0], key)
         return ()
 
     def _winner(self, host: str, base: str, namespace: str) -> Key | None:
         if holder := self._holders.get((host, base)):
             return holder
-        above = [self._holders.get((host, prefix)) for prefix in _prefixes(base)]
+        above = [self._holders.get((host, prefix)) for prefix in (*ir.above(base), base)]
         below = self._below.get((host, base), {}).values()
         # Within one namespace overlapping prefixes are legal: the longest is asked first.
         return next((key for key in (*above, *below) if key and key[0] != namespace), None)
-
-
-def _prefixes(base_path: str) -> list[str]:
-    """`base_path` and every path above it, the root too."""
-    if base_path == "/":
-        return ["/"]
-    parts = base_path.split("/")
-    return ["/", *("/".join(parts[:end]) for end in range(2, len(parts) + 1))]

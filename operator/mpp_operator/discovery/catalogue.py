@@ -24,7 +24,7 @@ def render_one(service: listed.Service) -> str:
 
 
 def _service(service: listed.Service) -> dict[str, Any]:
-    listing, base = service.listing, "" if service.base_path == "/" else service.base_path
+    listing = service.listing
     document: dict[str, Any] = {"id": service.id, "title": listing.title}
     if listing.description:
         document["description"] = listing.description
@@ -33,8 +33,8 @@ def _service(service: listed.Service) -> dict[str, Any]:
         "categories": list(listing.categories),
         "docs": dict(listing.docs),
         "basePath": service.base_path,
-        "openapi": f"{base}/openapi.json",
-        "llms": f"{base}/llms.txt",
+        "openapi": f"{service.prefix}/openapi.json",
+        "llms": f"{service.prefix}/llms.txt",
         "routes": [_route(operation, listing) for operation in service.operations],
     }
     return document

@@ -55,6 +55,11 @@ class Service:
         """Names the service on its host, in paths too."""
         return f"{self.namespace}.{self.name}"
 
+    @property
+    def prefix(self) -> str:
+        """What its paths begin with."""
+        return ir.prefix(self.base_path)
+
 
 def services(host: Sequence[ir.Service]) -> Iterator[tuple[ir.Service, tuple[str, ...]]]:
     """Those of a host's services that may be listed, each with the basePaths below its own. By basePath."""

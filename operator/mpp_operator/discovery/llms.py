@@ -62,9 +62,8 @@ def _lines(services: Sequence[listed.Service], parts: Sequence[Part], base: str)
     if len(services) > 1:
         yield from ("", "## Services", "")
         for service in services:
-            path = "" if service.base_path == "/" else service.base_path
             said = f": {line(service.listing.description)}" if service.listing.description else ""
-            yield f"- [{line(service.listing.title)}]({path}/llms.txt){said}"
+            yield f"- [{line(service.listing.title)}]({service.prefix}/llms.txt){said}"
     for service, part in zip(services, parts, strict=True):
         heading = f"Endpoints of {line(service.listing.title)}" if len(services) > 1 else "Endpoints"
         yield from ("", f"## {heading}", "", part.endpoints)

@@ -34,9 +34,8 @@ def question(inputs: Inputs) -> Question:
         if route.price is None:
             continue
         path = "".join(f"/{segment or 'x'}" for segment in route.path.segments)
-        base = "" if service.base_path == "/" else service.base_path
         tail = "/" if route.path.trailing_slash or not path else ""
-        return Question(route.methods[0], service.hosts[0], f"{base}{path}{tail}", (402, 421))
+        return Question(route.methods[0], service.hosts[0], f"{service.prefix}{path}{tail}", (402, 421))
     return Question("GET", "localhost", bootstrap.HEALTH_PATH, (200,))
 
 
