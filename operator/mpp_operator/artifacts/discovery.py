@@ -26,8 +26,8 @@ HTTPS_ONLY: Final = "https_only"
 
 _EXTENSIONS: Final = {"application/json": "json"}  # all else is text
 
-_READ_OPENAPI: Final = "This gateway describes its services at /openapi.json."
-_READ_SERVICES: Final = "No service of this name is listed here. /services lists them all."
+_READ_OPENAPI: Final = f"This gateway describes its services at {discovery.OPENAPI}."
+_READ_SERVICES: Final = f"No service of this name is listed here. {discovery.SERVICES} lists them all."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,10 @@ def of_host(services: Sequence[ir.Service], *, https_only: bool) -> Routes:
 
 def _neighbours(exact: dict[str, str], prefixes: dict[str, str]) -> None:
     """What lies beside the documents of a host: the older names for them, and services that are not there."""
-    exact["/services/"] = prefixes["/services/?"] = exact["/services"]
-    unknown = compact_json(answers.problem("-/services/404", {"prefix": ""}, 404, "Not Found", _READ_SERVICES))
-    prefixes["/services/"] = prefixes["/services."] = unknown
+    services = discovery.SERVICES
+    exact[f"{services}/"] = prefixes[f"{services}/?"] = exact[services]
+    unknown = compact_json(answers.problem(f"-{services}/404", {"prefix": ""}, 404, "Not Found", _READ_SERVICES))
+    prefixes[f"{services}/"] = prefixes[f"{services}."] = unknown
     gone = compact_json(answers.problem("-/discover/410", {"prefix": ""}, 410, "Gone", _READ_OPENAPI))
     exact["/discover"] = gone
     # `/discover` alone is no key of the trie: it would swallow `/discovery`.

@@ -13,12 +13,9 @@ from typing import Final
 
 from mpp_operator import ir
 from mpp_operator.discovery import catalogue, listed, llms, openapi
+from mpp_operator.discovery.listed import LLMS, OPENAPI, SERVICES
 
 __all__ = ["LLMS", "OPENAPI", "REGISTRY_LIMIT", "SERVICES", "Document", "most_bytes", "of_host"]
-
-OPENAPI: Final = "/openapi.json"
-LLMS: Final = "/llms.txt"
-SERVICES: Final = "/services"
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"

@@ -33,8 +33,8 @@ def _service(service: listed.Service) -> dict[str, Any]:
         "categories": list(listing.categories),
         "docs": dict(listing.docs),
         "basePath": service.base_path,
-        "openapi": f"{service.prefix}/openapi.json",
-        "llms": f"{service.prefix}/llms.txt",
+        "openapi": service.prefix + listed.OPENAPI,
+        "llms": service.prefix + listed.LLMS,
         "routes": [_route(operation, listing) for operation in service.operations],
     }
     return document

@@ -13,6 +13,11 @@ from typing import Final
 
 from mpp_operator import ir
 
+#: Where the documents are: on the host, and the first two below the basePath of each service.
+OPENAPI: Final = "/openapi.json"
+LLMS: Final = "/llms.txt"
+SERVICES: Final = "/services"
+
 #: GET's HEAD is not listed by itself: it has the same price.
 _IMPLIED: Final = {"HEAD": "GET"}
 

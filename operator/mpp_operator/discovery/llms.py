@@ -46,7 +46,7 @@ def added_bytes(service: listed.Service) -> int:
     services, and its title in each place that says whose that is."""
     title = len(line(service.listing.title).encode("utf-8", "replace"))
     places = 3 + len(service.listing.docs)  # what the host says of itself, the list, the endpoints, links
-    return places * (title + len("Endpoints of ")) + len(f"- []({service.base_path}/llms.txt): ")
+    return places * (title + len("Endpoints of ")) + len(f"- []({service.base_path}{listed.LLMS}): ")
 
 
 def render(services: Sequence[listed.Service], parts: Sequence[Part], base: str) -> str:
@@ -63,15 +63,15 @@ def _lines(services: Sequence[listed.Service], parts: Sequence[Part], base: str)
         yield from ("", "## Services", "")
         for service in services:
             said = f": {line(service.listing.description)}" if service.listing.description else ""
-            yield f"- [{line(service.listing.title)}]({service.prefix}/llms.txt){said}"
+            yield f"- [{line(service.listing.title)}]({service.prefix}{listed.LLMS}){said}"
     for service, part in zip(services, parts, strict=True):
         heading = f"Endpoints of {line(service.listing.title)}" if len(services) > 1 else "Endpoints"
         yield from ("", f"## {heading}", "", part.endpoints)
     if ways := sorted({way for part in parts for way in part.ways}):
         yield from _how_to_pay(ways)
-    yield from ("", "## Links", "", f"- [OpenAPI description]({base}/openapi.json)")
+    yield from ("", "## Links", "", f"- [OpenAPI description]({base}{listed.OPENAPI})")
     if not base:
-        yield "- [All services as JSON](/services)"
+        yield f"- [All services as JSON]({listed.SERVICES})"
     for service in services:
         of = f" of {line(service.listing.title)}" if len(services) > 1 else ""
         yield from (f"- [{_LINKS[name]}{of}]({_target(uri)})" for name, uri in service.listing.docs)
