@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import gateway_process
+import places
 import pytest
 import small_disks
 from bad_input import SERVICE, Page, Said, edited, page
@@ -80,10 +80,7 @@ class Place:
 
     def check_left_alone(self) -> None:
         """No process of the gateway's lives, and its folder is free."""
-        deadline = time.monotonic() + 10
-        while found := list(children(self.folder)):
-            assert time.monotonic() < deadline, f"still running: {found}"
-            time.sleep(0.02)
+        places.until(lambda: not list(children(self.folder)), found=lambda: list(children(self.folder)))
         lock = self.state / "lock"
         if lock.is_file():
             with lock.open("r+") as file:
@@ -332,15 +329,12 @@ def test_a_start_that_is_asked_to_end_leaves_nothing_running(
 ) -> None:
     process = place.begin()
     request.addfinalizer(lambda: _stop(process))
-    deadline = time.monotonic() + LIMIT
     seen: dict[str, Callable[[], bool]] = {
         "its lock": lambda: (place.state / "lock").exists(),
         "authz": lambda: any("authz" in found for found in children(place.folder)),
         "envoy": lambda: any("envoy -c" in found for found in children(place.folder)),
     }
-    while not seen[when]() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    places.until(lambda: seen[when]() or process.poll() is not None, LIMIT)
 
     process.send_signal(number)
     out, err = process.communicate(timeout=LIMIT)

@@ -4,13 +4,13 @@ and that the lines given there mend it."""
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import gateway_process
 import httpx
 import missing
+import places
 import pytest
 
 pytestmark = pytest.mark.data_plane
@@ -77,12 +77,9 @@ def nginx(gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     text = NGINX.replace("VERSION", version).replace("BUFFERS", buffers)
     (place / "nginx.conf").write_text(text.replace("GATEWAY", gateway).replace("PLACE", str(place)))
     process = subprocess.Popen([_program(), "-e", str(place / "error.log"), "-c", str(place / "nginx.conf")])
-    deadline = time.monotonic() + 20
     try:
-        while not (place / "mended").exists():
-            assert process.poll() is None, (place / "error.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        places.until(lambda: (place / "mended").exists() or process.poll() is not None, limit=20)
+        assert process.poll() is None, (place / "error.log").read_text()
         yield place
     finally:
         process.terminate()

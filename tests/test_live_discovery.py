@@ -6,7 +6,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import described
 import gateway_process
 import httpx
 import openapi_rules
+import places
 import pytest
 import schemathesis
 import schemathesis.checks
@@ -146,10 +146,11 @@ def test_a_new_price_is_in_the_document_and_in_the_402(
     old = httpx.get(path)
 
     gateway.edit("words.yaml", described.words(upstream, price="0.05"))
-    new = until(
-        lambda: httpx.get(path, headers={"if-none-match": old.headers["etag"]}), lambda a: a.status_code == 200
+    known = {"if-none-match": old.headers["etag"]}
+    new = places.until(lambda: when(httpx.get(path, headers=known), lambda a: a.status_code == 200), limit=20)
+    asked = places.until(
+        lambda: when(httpx.get(f"{gateway.url}/words/v1/words/a"), lambda a: price(a) != "10000"), limit=20
     )
-    asked = until(lambda: httpx.get(f"{gateway.url}/words/v1/words/a"), lambda a: price(a) != "10000")
 
     (listed,) = (o for o in described.operations(new.json()) if o.target() == "/words/v1/words/a")
     assert {offer.amount for offer in listed.offers} == {"50000"}
@@ -161,15 +162,9 @@ def price(answer: httpx.Response) -> str:
     return described.challenged(answer)[0].amount
 
 
-def until(
-    ask: Callable[[], httpx.Response], condition: Callable[[httpx.Response], bool], limit: float = 20
-) -> httpx.Response:
-    """The first answer for which the condition holds."""
-    deadline = time.monotonic() + limit
-    while not condition(answer := ask()):
-        assert time.monotonic() < deadline, f"not within {limit} s: {answer.status_code} {answer.text[:300]}"
-        time.sleep(0.02)
-    return answer
+def when(answer: httpx.Response, wanted: Callable[[httpx.Response], bool]) -> httpx.Response | None:
+    """The answer where it is wanted."""
+    return answer if wanted(answer) else None
 
 
 def test_a_price_that_is_refused_changes_neither(gateway: gateway_process.GatewayProcess, upstream: int) -> None:

@@ -30,7 +30,7 @@ ROUTES: Final = """
 
 
 @pytest.fixture(scope="module")
-def test_network() -> Iterator[Chain]:
+def public_chain() -> Iterator[Chain]:
     """A chain that mppx takes for the public test network: it provisions wallets there, and nowhere else."""
     chains.needs_npm()
     with chains.running(networks.CHAIN_IDS[networks.MODERATO]) as started:
@@ -51,19 +51,19 @@ def upstream() -> Iterator[moody.Upstream]:
 
 @pytest.fixture(scope="module")
 def found(
-    upstream: moody.Upstream, test_network: Chain, payee: str, tmp_path_factory: pytest.TempPathFactory
+    upstream: moody.Upstream, public_chain: Chain, payee: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[str, Any]]:
     """All that mppx found."""
     service = places.service("shop", upstream.port, [places.offer(payee)], routes=ROUTES)
     gateway = gateway_process.launch(
         tmp_path_factory.mktemp("validate"),
         {"shop.yaml": service},
-        config=places.gateway_yaml(test_network),
+        config=places.gateway_yaml(public_chain),
         environ={"MPP_SECRET_KEY": places.SIGNING_KEY},
     )
     try:
         gateway_process.wait_until_ready(gateway)
-        yield wallets.node("validate.mjs", {"url": gateway.url, "rpcUrl": test_network.rpc_url}, limit=150)
+        yield wallets.node("validate.mjs", {"url": gateway.url, "rpcUrl": public_chain.rpc_url}, limit=150)
     finally:
         gateway.stop()
 
@@ -87,8 +87,8 @@ def test_it_found_all_that_costs_something_by_the_documents(found: Mapping[str, 
 
 
 def test_it_paid_for_each_of_them(
-    found: Mapping[str, Any], upstream: moody.Upstream, test_network: Chain, payee: str
+    found: Mapping[str, Any], upstream: moody.Upstream, public_chain: Chain, payee: str
 ) -> None:
     assert found["chainWasAsked"] > 0
     assert [hit.body for hit in upstream.hits("/shop")] == [b"", b'{"question":"test"}']
-    assert wallets.balance(test_network, payee) == 1500 + 2000
+    assert wallets.balance(public_chain, payee) == 1500 + 2000

@@ -24,7 +24,7 @@ kind: PaidService
 metadata: {{name: shop, namespace: shop}}
 spec:
   upstream: {{url: "http://127.0.0.1:{port}"}}
-  payment: &payment
+  payment:
     offers: [{{method: cheap, network: cheapnet, currency: coin, recipient: "{payee}"}}]
   routes:
     - {{name: thing, match: {{method: GET, path: /thing}}, {priced}}}
@@ -41,7 +41,7 @@ kind: PaidService
 metadata: {{name: strict, namespace: shop}}
 spec:
   upstream: {{url: "http://127.0.0.1:{port}"}}
-  payment: &payment
+  payment:
     offers: [{{method: cheap, network: cheapnet, currency: coin, recipient: "{payee}"}}]
   routes:
     - {{name: free, match: {{path: /free/**}}, free: true}}
@@ -53,7 +53,7 @@ metadata: {{name: premium, namespace: shop}}
 spec:
   basePath: /shop/premium
   upstream: {{url: "http://127.0.0.1:{port}/premium"}}
-  payment: &payment
+  payment:
     offers: [{{method: cheap, network: cheapnet, currency: coin, recipient: "{payee}"}}]
   routes:
     - {{name: all, match: {{path: /**}}, {priced}}}
@@ -66,7 +66,7 @@ spec:
   basePath: /
   discovery: {{enabled: false}}
   upstream: {{url: "http://127.0.0.1:{port}"}}
-  payment: &payment
+  payment:
     offers: [{{method: cheap, network: cheapnet, currency: coin, recipient: "{payee}"}}]
   routes:
     - {{name: thing, match: {{path: /thing}}, {priced}}}

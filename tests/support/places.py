@@ -361,12 +361,12 @@ def receipt(answer: httpx.Response) -> dict[str, Any]:
     return decoded(value)
 
 
-def until(condition: Callable[[], T], limit: float = 10) -> T:
-    """What the condition gives, once it is true."""
+def until(condition: Callable[[], T | None], limit: float = 10, found: Callable[[], object] = lambda: "") -> T:
+    """What the condition gives, once it is true. Fails after `limit` seconds and says what is `found` then."""
     deadline = time.monotonic() + limit
     while not (value := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {limit} s")
+            pytest.fail(f"not within {limit} s: {found()}")
         time.sleep(0.01)
     return value
 
