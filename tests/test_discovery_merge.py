@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mpp_operator import discovery, ir, paidservice
-from mpp_operator.discovery import fragments, merge
+from mpp_operator.discovery import descriptions, fragments, merge
 
 LISTING = ir.Listing("Pets")
 
@@ -70,7 +70,7 @@ SUMMARY = {"get": {"summary": "theirs", "responses": {"200": {"description": ""}
     ids=["JSON", "YAML", "a byte order mark", "white space"],
 )
 def test_json_and_yaml_are_read(text: str) -> None:
-    assert merge.read(text)["openapi"].startswith("3.")
+    assert descriptions.read(text)["openapi"].startswith("3.")
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_json_and_yaml_are_read(text: str) -> None:
         ("x: *nowhere", "expected JSON or YAML"),
         ("x: " + "1" * 5000, "expected JSON or YAML"),
         ("? [a]\n: b", "expected JSON or YAML"),
-        ("x" * (merge.MAX_DOCUMENT + 1), "expected at most 4194304 characters, got 4194305"),
+        ("x" * (descriptions.MAX_DOCUMENT + 1), "expected at most 4194304 characters, got 4194305"),
     ],
 )
 def test_what_is_no_openapi_document_is_told(text: str, told: str) -> None:
-    with pytest.raises(merge.DocumentError, match=re.escape(told)):
-        merge.read(text)
+    with pytest.raises(descriptions.DocumentError, match=re.escape(told)):
+        descriptions.read(text)
 
 
 def test_a_yaml_bomb_stays_small() -> None:
@@ -103,7 +103,7 @@ def test_a_yaml_bomb_stays_small() -> None:
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     lines += ["paths: {/a: {get: {requestBody: {content: {a/b: {example: *a29}}}}}}"]
 
-    result = merged(merge.read("\n".join(lines)), route("GET", "/a"))
+    result = merged(descriptions.read("\n".join(lines)), route("GET", "/a"))
 
     assert sum(len(one.operation.request_body or "") for one in result.routes) < 100_000
     assert "at most" in notes(result)[0]
@@ -113,14 +113,14 @@ def test_a_yaml_merge_key_means_nothing() -> None:
     lines = ["openapi: 3.1.0", "a0: &a0 {x: y}"]
     lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30)]
 
-    assert merge.read("\n".join(lines))["a1"].keys() == {"<<"}
+    assert descriptions.read("\n".join(lines))["a1"].keys() == {"<<"}
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text() | st.text(alphabet="{}[]:,-&*!?'\"|> \n\tabopenapi3.1", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    with contextlib.suppress(merge.DocumentError):
-        assert merge.read(text)["openapi"].startswith("3.")
+    with contextlib.suppress(descriptions.DocumentError):
+        assert descriptions.read(text)["openapi"].startswith("3.")
 
 
 # --- Joining
@@ -626,12 +626,12 @@ def _finite(value: Any) -> Any:
 def test_a_document_in_yaml_says_what_the_same_in_json_says() -> None:
     theirs = document({"/a": {"get": {"responses": {"200": {"description": "d"}}}}})
 
-    in_yaml, in_json = merge.read(yaml.safe_dump(theirs)), merge.read(json.dumps(theirs))
+    in_yaml, in_json = descriptions.read(yaml.safe_dump(theirs)), descriptions.read(json.dumps(theirs))
 
     assert merged(in_yaml, route("GET", "/a")) == merged(in_json, route("GET", "/a"))
 
 
 def test_statuses_that_yaml_reads_as_numbers_are_statuses() -> None:
-    theirs = merge.read("openapi: 3.1.0\npaths: {/a: {get: {responses: {200: {description: fine}}}}}")
+    theirs = descriptions.read("openapi: 3.1.0\npaths: {/a: {get: {responses: {200: {description: fine}}}}}")
 
     assert operation(theirs, route("GET", "/a"))["responses"]["200"] == {"description": "fine"}

@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from mpp_operator import compiler, console, gateway, ir, local_secrets, paidservice, status
-from mpp_operator.discovery import merge
+from mpp_operator.discovery import descriptions
 from mpp_operator.document import kind, plain
 
 #: An address that PostgreSQL's own tools take. What is behind the scheme is for them to judge.
@@ -436,7 +436,7 @@ def _description(
         if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe might take for ever
             return compiler.Unreadable("something that is no file")
         with path.open(encoding="utf-8-sig") as text:
-            return text.read(merge.MAX_DOCUMENT + 1)
+            return text.read(descriptions.MAX_DOCUMENT + 1)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -13,7 +13,7 @@ import mutation
 import yaml
 
 from mpp_operator import discovery, importing, ir, paidservice
-from mpp_operator.discovery import merge
+from mpp_operator.discovery import descriptions, merge
 from mpp_operator.importing import text as importing_text
 
 _TERMS: Final = importing.Terms(price="0.05", recipient="0x" + "11" * 20, upstream="https://api.example.com")
@@ -30,8 +30,8 @@ _SERVICE: Final = replace(
 def one(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     try:
-        description = merge.read(text)
-    except merge.DocumentError as error:
+        description = descriptions.read(text)
+    except descriptions.DocumentError as error:
         _lines([str(error)])
         description = None
     _served(description)

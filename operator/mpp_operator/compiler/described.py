@@ -7,7 +7,7 @@ from typing import Any
 from mpp_operator import discovery, ir
 from mpp_operator.compiler.offers import Way
 from mpp_operator.compiler.references import DocumentSource, Unreadable, document_source
-from mpp_operator.discovery import merge
+from mpp_operator.discovery import descriptions, merge
 from mpp_operator.paidservice import OpenApi, PaidService, Route
 from mpp_operator.status import Problem, Reason
 
@@ -118,8 +118,8 @@ def _document(
         why = "nothing" if found is None else found.why
         return None, [Problem(Reason.DOCUMENT_NOT_FOUND, field, f"expected {source} to be readable, got {why}")]
     try:
-        return merge.read(found), []
-    except merge.DocumentError as error:
+        return descriptions.read(found), []
+    except descriptions.DocumentError as error:
         return None, [Problem(Reason.INVALID_DOCUMENT, field, f"{source}: {error}")]
 
 

@@ -2,7 +2,8 @@
 
 Pure. A document is made of the same `RoutePrice` as the 402, and holds neither a host's name nor a time, so hosts
 with the same services have the same documents (draft-payment-discovery-00). `listed` decides what is in them;
-`openapi`, `llms` and `catalogue` write it down; `merge` reads what an upstream says of itself. Knows no Envoy.
+`openapi`, `llms` and `catalogue` write it down. `descriptions` reads what an upstream says of itself, and `merge`
+joins it with what our routes say. Knows no Envoy.
 """
 
 from collections.abc import Mapping, Sequence

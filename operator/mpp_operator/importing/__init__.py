@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mpp_operator import compiler, gateway, paidservice, patterns
 from mpp_operator.compiler import services
-from mpp_operator.discovery import fragments, merge
+from mpp_operator.discovery import descriptions, fragments
 from mpp_operator.document import shown
 from mpp_operator.importing import operations
 from mpp_operator.importing.operations import Operation
@@ -109,8 +109,8 @@ def service(text: str, terms: Terms, file: str) -> Imported:
 
 def _read(text: str) -> Mapping[str, Any]:
     try:
-        description = merge.read(text)
-    except merge.DocumentError as error:
+        description = descriptions.read(text)
+    except descriptions.DocumentError as error:
         fix = "; convert it first, with `npx swagger2openapi` for example" if "got swagger 2" in str(error) else ""
         raise ImportingError(f"{error}{fix}") from error
     if not re.fullmatch(r"3\.[01]\..*", str(description["openapi"])):

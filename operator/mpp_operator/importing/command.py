@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from mpp_operator import console, directory, importing
-from mpp_operator.discovery import merge
+from mpp_operator.discovery import descriptions
 from mpp_operator.importing import text
 
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, out: console.Console) -> int:
 
 
 def _text(path: Path) -> str:
-    longest = 4 * merge.MAX_DOCUMENT  # bytes of that many characters
+    longest = 4 * descriptions.MAX_DOCUMENT  # bytes of that many characters
     try:
         with path.open("rb") as file:
             content = file.read(longest + 1)
