@@ -42,7 +42,8 @@ _CUT: Final = r"(?:(?:%3f|%23|::\$).*)?"
 #: What an upstream that decodes twice, or as IIS does, reads as any other character.
 _TWICE: Final = ".*%(?:25[0-9a-f]{2}|u[0-9a-f]{4}).*"
 
-#: A guard's regular expression names at most this many paths, so that no program grows without bound.
+#: Paths that a guard's regular expression names at most. Fewer than those of a 405: a path's spellings are several
+#: times as long as the path.
 _PATHS: Final = 20
 
 

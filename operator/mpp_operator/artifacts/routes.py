@@ -65,8 +65,9 @@ REQUEST_ONLY: Final = (
 #: Bytes that the body of a direct response may have at least: the problems of routes, far below this.
 _MIN_LONGEST_BODY: Final = 1024 * 1024
 
-#: A guard's regular expression names at most this many paths, so that no program grows without bound.
-_GUARD_PATHS: Final = 40
+#: Paths that the regular expression of one 405 names at most: a service may have hundreds, and what Envoy compiles
+#: grows with each.
+_REFUSAL_PATHS: Final = 40
 
 _ROUTE_LIST: Final = f"{TYPE}envoy.config.route.v3.RouteList"
 _EXT_AUTHZ: Final = f"{TYPE}envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
@@ -311,10 +312,10 @@ def _pattern_regex(path: ir.PathPattern) -> str:
 
 
 def _known_paths(service: ir.Service) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Matches of all paths a service knows, with the methods it has there: the guards that answer 405.
+    """Matches of all paths a service knows, with the methods it has there: where others are refused (405).
 
     Literal paths come first, with the methods of every pattern that covers them; then patterns, the narrow before
-    the wide, with the methods of the patterns that cover them whole. Paths with equal methods share one guard.
+    the wide, with the methods of the patterns that cover them whole. Paths with equal methods share a refusal.
     """
     patterns = list(dict.fromkeys(route.path for route in service.routes))
     known = [
@@ -330,11 +331,11 @@ def _known_paths(service: ir.Service) -> list[tuple[dict[str, Any], tuple[str, .
             groups[-1][1].append(path)
         else:
             groups.append((methods, [path]))
-    guards = []
+    refusals = []
     for methods, paths in [*literal.items(), *groups]:
-        for start in range(0, len(paths), _GUARD_PATHS):
-            guards.append((_any_of(service, paths[start : start + _GUARD_PATHS]), methods))
-    return guards
+        for start in range(0, len(paths), _REFUSAL_PATHS):
+            refusals.append((_any_of(service, paths[start : start + _REFUSAL_PATHS]), methods))
+    return refusals
 
 
 def _any_of(service: ir.Service, paths: Sequence[ir.PathPattern]) -> dict[str, Any]:
