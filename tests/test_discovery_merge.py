@@ -134,6 +134,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ([{"url": "https://api.example.com/v1"}], "/pets", "", "/v1/pets"),
         ([{"url": "/v1/"}], "/pets", "/v1", "/pets"),
         ([{"url": "https://{host}/{v}", "variables": {"v": {"default": "v1"}}}], "/pets", "/v1", "/pets"),
+        ([{"url": "https://a.b/v1/{v}", "variables": {"v": {"default": ""}}}], "/pets", "/v1", "/pets"),
         ([{"url": "https://elsewhere.example.com/old"}], "/pets", "/v1", "/pets"),
         ([], "/v1/pets", "/v1", "/pets"),
         ([{"url": "https://[bad"}], "/pets", "", "/pets"),

@@ -421,6 +421,14 @@ def test_an_upstream_that_the_description_does_not_say_is_asked_for(servers: Any
     assert expected in problem
 
 
+def test_a_servers_variable_whose_default_is_empty_adds_nothing() -> None:
+    servers = [{"url": "https://a.example.com/{v}", "variables": {"v": {"default": ""}}}]
+
+    found = imported({"/a": {"get": operation()}}, Terms(price="1"), servers=servers)
+
+    assert found.document["spec"]["upstream"] == {"url": "https://a.example.com/"}
+
+
 def test_the_upstream_is_the_first_server_with_its_variables_defaults_unless_the_author_says_another() -> None:
     servers = [
         {"url": "https://{a}.example.com/{b}", "variables": {"a": {"default": "eu"}, "b": {"default": "v1"}}},

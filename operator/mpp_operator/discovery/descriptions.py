@@ -1,5 +1,6 @@
 """Somebody's OpenAPI document (3.0 or 3.1) as a text, made into an object: JSON or YAML, bounded in all that could
-end a process. What is in it, nobody has looked at yet.
+end a process. Of what is in it, this knows only what all readers ask: where its API is, and how a path's
+parameters can be called.
 """
 
 import json
@@ -16,6 +17,8 @@ MAX_DOCUMENT: Final = 4 * 1024 * 1024
 
 _MAX_ALIASES: Final = 1000
 _MAX_NESTING: Final = 200
+
+_VARIABLE: Final = re.compile(r"\{([^{}]*)\}")
 
 
 class DocumentError(ValueError):
@@ -42,6 +45,29 @@ def read(text: str) -> Mapping[str, Any]:
         found = f"swagger {document['swagger']}"[:40] if "swagger" in document else f"openapi {shown(version)}"
         raise DocumentError(f'expected openapi: "3.0.…" or "3.1.…", got {found}')
     return document
+
+
+def first_server(document: Mapping[str, Any]) -> str | None:
+    """The URL of the first server, its variables as their defaults say; one without a default stays `{name}`."""
+    servers = document.get("servers")
+    first = servers[0] if isinstance(servers, list) and servers else None
+    url = first.get("url") if isinstance(first, Mapping) else None
+    if not isinstance(first, Mapping) or not isinstance(url, str):
+        return None
+    variables = first.get("variables")
+    if not isinstance(variables, Mapping):
+        return url
+    return _VARIABLE.sub(lambda found: _default(variables.get(found[1]), found[0]), url)
+
+
+def _default(variable: Any, otherwise: str) -> str:
+    default = variable.get("default") if isinstance(variable, Mapping) else None
+    return default if isinstance(default, str) else otherwise
+
+
+def template_name(described: str) -> str:
+    """The name of a path's parameter as a template can hold it everywhere: `user.id` is user_id."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", described)
 
 
 # --- JSON and YAML ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from mpp_operator import ir, patterns
-from mpp_operator.discovery import fragments
+from mpp_operator.discovery import descriptions, fragments
 from mpp_operator.discovery.fragments import Note, Reader
 
 _MAX_LINE: Final = 120
@@ -187,19 +187,8 @@ class _Paths:
 
 def _server_path(document: Mapping[str, Any]) -> str:
     """The path of the first server, with its variables' defaults: "" or "/v1"."""
-    servers = document.get("servers")
-    first = servers[0] if isinstance(servers, list) and servers else None
-    url = first.get("url") if isinstance(first, Mapping) else None
-    if not isinstance(url, str):
-        return ""
-    variables = first.get("variables") if isinstance(first, Mapping) else None
-    if isinstance(variables, Mapping):
-        for name, variable in variables.items():
-            default = variable.get("default") if isinstance(variable, Mapping) else None
-            if isinstance(default, str):
-                url = url.replace(f"{{{name}}}", default)
     try:
-        return unquote(urlsplit(url).path).rstrip("/")
+        return unquote(urlsplit(descriptions.first_server(document) or "").path).rstrip("/")
     except ValueError:
         return ""
 
@@ -216,8 +205,7 @@ def _is_open(part: str) -> bool:
 
 
 def _safe_name(name: str) -> str:
-    """A parameter's name as a path template can hold it everywhere."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
+    return descriptions.template_name(name)[:64]
 
 
 def _line(value: Any) -> str | None:

@@ -207,7 +207,8 @@ def _openapi(operation: Operation, reader: fragments.Reader) -> Mapping[str, Any
     if tags := [line for tag in operation.tags[: paid_routes.MAX_TAGS] if (line := _line(tag, _MAX_TITLE))]:
         openapi["tags"] = tags
     parameters = reader.parameters(operation.parameters, f"{place}.parameters")
-    if parameters := [p | {"name": operations.name(p["name"])} if p["in"] == "path" else p for p in parameters]:
+    name = descriptions.template_name
+    if parameters := [p | {"name": name(p["name"])} if p["in"] == "path" else p for p in parameters]:
         openapi["parameters"] = parameters[: paid_routes.MAX_PARAMETERS]
     if "requestBody" in raw and (body := reader.request_body(raw["requestBody"], f"{place}.requestBody")):
         openapi["requestBody"] = body
@@ -274,33 +275,22 @@ def _information(description: Mapping[str, Any], info: Mapping[str, Any], notes:
     return told
 
 
-_VARIABLE: Final = re.compile(r"\{([^{}]*)\}")
-
-
 def _server(description: Mapping[str, Any], notes: list[str]) -> str:
     """The upstream's URL by the description's first server."""
-    servers = description.get("servers")
-    first = servers[0] if isinstance(servers, list) and servers else None
-    url = first.get("url") if isinstance(first, Mapping) else None
-    if not isinstance(url, str):
+    url = descriptions.first_server(description)
+    if url is None:
         raise ImportingError(
             "servers[0].url: expected the API's URL, got nothing: say it with --upstream https://…"
         )
-    if isinstance(first, Mapping) and isinstance(variables := first.get("variables"), Mapping):
-        url = _VARIABLE.sub(lambda found: _default(variables.get(found[1])) or found[0], url)
     if not url.startswith("https://") or not re.fullmatch(patterns.URL, url, re.ASCII):
         raise ImportingError(
             f"servers[0].url: expected an https URL without query, got {shown(url)}: say where the API is with "
             f"--upstream, as in --upstream https://api.example.com{url if url.startswith('/') else ''}"
         )
-    if isinstance(servers, list) and len(servers) > 1:
+    servers = description["servers"]
+    if len(servers) > 1:
         notes.append(f"servers: {len(servers)} of them; the upstream is the first, {url}")
     return url
-
-
-def _default(variable: Any) -> str:
-    default = variable.get("default") if isinstance(variable, Mapping) else None
-    return default if isinstance(default, str) else ""
 
 
 def _name(title: str) -> str:

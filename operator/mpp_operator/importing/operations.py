@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from mpp_operator import ir, patterns
+from mpp_operator.discovery import descriptions
 from mpp_operator.discovery.fragments import Reader
 from mpp_operator.document import plain, shown
 from mpp_operator.paidservice import routes as paid_routes
@@ -138,11 +139,6 @@ def selector(text: str) -> Selector | None:
     return Selector(method or None, path, None)
 
 
-def name(template: str) -> str:
-    """A template's name as a route can write it: `user.id` is user_id."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", template)
-
-
 def _of_path(
     described: str, item: Any, reader: Reader, notes: list[str], never: Mapping[str, list[str]]
 ) -> Iterator[Operation]:
@@ -209,7 +205,7 @@ def _route_path(described: str) -> tuple[str, str]:
         return "", "braces around a whole segment"
     if any(segment.startswith(":") or segment in ("*", "**") for segment in segments):
         return "", "no segment that is a pattern in a route"
-    path = _TEMPLATE.sub(lambda found: "{" + name(found[1]) + "}", described)
+    path = _TEMPLATE.sub(lambda found: "{" + descriptions.template_name(found[1]) + "}", described)
     if not re.fullmatch(patterns.PATH, path, re.ASCII):
         return "", "letters, digits and -._~!$&'()+,;=:@ in each segment"
     if len(path) > _MAX_PATH:
