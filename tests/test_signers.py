@@ -62,6 +62,32 @@ async def test_who_was_refused_keeps_nobody_else_out(kept: Ledger) -> None:
     await gateway(kept, "c", OLD).join()
 
 
+async def test_of_two_strangers_that_start_at_once_not_both_join(kept: Ledger) -> None:
+    both = gateway(kept, "a", OLD).join(), gateway(kept, "b", FOREIGN).join()
+
+    found = await asyncio.gather(*both, return_exceptions=True)
+
+    assert any(isinstance(result, OtherKeys) for result in found)
+
+
+async def test_a_rotation_that_is_taken_back_is_still_told(kept: Ledger) -> None:
+    keys: list[bytes] = [OLD]
+    rotating = Signers(kept, lambda: Keyring(tuple(keys)), "a/boot", QUICK)
+    await rotating.join()
+    told = asyncio.create_task(rotating.run())
+    for now in ([OLD, NEW], [OLD]):
+        keys[:] = now
+        want = ",".join(signers.key_id(key) for key in now)
+        async with asyncio.timeout(LIMIT):
+            while not any(name.endswith(f"/{want}") for name in await kept.living("keys/a/", 0)):  # noqa: ASYNC110 - a row tells
+                await asyncio.sleep(0)
+    told.cancel()
+    await asyncio.gather(told, return_exceptions=True)
+
+    with pytest.raises(OtherKeys):
+        await gateway(kept, "b", FOREIGN).join()
+
+
 async def test_one_gateway_may_get_new_keys_by_a_restart(kept: Ledger) -> None:
     await gateway(kept, "a", OLD).join()
 
@@ -118,7 +144,7 @@ async def test_keys_that_are_changed_under_a_running_gateway_are_logged_once(
     (said,) = [record for record in caplog.records if "share no signing key" in record.message]
     assert vars(said)["gateways"] == ("a",)
     assert [name for name in looked[-1] if name.startswith("keys/b/")] == [
-        f"keys/b/boot/{signers.key_id(FOREIGN)}"
+        f"keys/b/boot.2/{signers.key_id(FOREIGN)}"
     ]
 
 

@@ -1,7 +1,7 @@
 """Which signing keys the living gateways of one ledger have. One that shares no key with them must not start.
 
 A transfer that a payer made for a challenge of theirs would be nothing to it: it would ask for another. Told as
-the ledger's other signs of life are (`Ledger.beat`), under the name `keys/<owner>/<key id>,<key id>`.
+the ledger's other signs of life are (`Ledger.beat`), under the name `keys/<owner>.<number>/<key id>,<key id>`.
 """
 
 import asyncio
@@ -34,7 +34,9 @@ class Signers:
     keyring: Callable[[], Keyring]
     owner: str  # <slot>/<process>: who has our slot is followed by us, and may have other keys
     times: Times
-    _told: str = field(default="", init=False)
+    _told: str = field(default="", init=False)  # the name we beat under
+    _said: Keyring | None = field(default=None, init=False)  # the keys that it names
+    _changes: int = field(default=0, init=False)
     _strangers: tuple[str, ...] = field(default=(), init=False)
 
     async def join(self) -> None:
@@ -44,14 +46,16 @@ class Signers:
             OtherKeys: a living gateway shares no key with us.
             LedgerUnavailable: nobody can say.
         """
+        # Told before it is asked: of two that start at once neither may overlook the other.
+        await self._tell()
         strangers = await self._others()
         if strangers:
+            await self.leave()
             raise OtherKeys(
                 f"signing keys: expected one that {strangers[0]} on this ledger has, too, got none of them; "
                 "give all gateways of a ledger the same MPP_SECRET_KEY (or challengeKeys in gateway.yaml), or "
                 f"stop that one and wait {self.times.silence:g} s"
             )
-        await self._tell()
 
     async def run(self) -> None:
         """Go on saying so, until cancelled; and log where keys were changed under a running gateway."""
@@ -70,11 +74,14 @@ class Signers:
             await self.ledger.end_data_plane(self._told)
 
     async def _tell(self) -> None:
-        name = name_of(self.owner, self.keyring())
-        if self._told and name != self._told:
-            await self.ledger.end_data_plane(self._told)
-        self._told = name
-        await self.ledger.beat((name,))
+        keyring = self.keyring()
+        if keyring != self._said:
+            if self._told:
+                await self.ledger.end_data_plane(self._told)
+            self._said, self._changes = keyring, self._changes + 1
+            # A name that ended stays so, and keys may come back.
+            self._told = name_of(f"{self.owner}.{self._changes}", keyring)
+        await self.ledger.beat((self._told,))
 
     async def _others(self) -> tuple[str, ...]:
         since = await self.ledger.now() - round(self.times.silence * 1000)
