@@ -384,6 +384,15 @@ async def test_what_was_paid_for_by_a_removed_key_is_not_asked_for_again(world: 
     assert isinstance(await world.present(authorization), Allow)
 
 
+async def test_no_store_is_asked_for_an_id_that_is_none(world: World) -> None:
+    asked = await world.challenge()
+    world.inner.get = None  # type: ignore[assignment]  # whoever asks it fails
+
+    verdict = await world.present(world.pay(replace(asked, id="\0" * 43)))
+
+    assert problem(verdict) == (402, "invalid-challenge")
+
+
 async def test_what_was_paid_for_by_another_version_is_not_asked_for_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,10 @@ class Presented:
         return hashlib.sha256(body).hexdigest()
 
 
+#: The shape of an id: base64url of an HMAC-SHA-256.
+ID: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
 @dataclass(frozen=True, slots=True)
 class Keyring:
     """The signing keys: the first signs, all verify."""

@@ -158,7 +158,8 @@ class Gate:
     async def _foreign(self, request: Request, price: RoutePrice, presented: Presented, detail: str) -> Deny:
         """A challenge of which nothing can be believed: a key was taken away, or it is another gateway's. Where
         there is a payment for its id nobody is asked to pay again."""
-        row = await self._row(presented.challenge.id)
+        echoed = presented.challenge.id
+        row = await self._row(echoed) if challenge.ID.fullmatch(echoed) else None  # no store is asked for nonsense
         if row is not None and row.state is not State.FAILED:
             return verdicts.used(_NOT_READABLE)
         return await self.fresh(request, price, problems.INVALID_CHALLENGE, detail)
