@@ -129,6 +129,10 @@ def test_a_free_wildcard_takes_what_only_begins_alike(path: str) -> None:
         (ir.PathPattern(("vault",), rest=True), "/b/vault;x/y"),
         (ir.PathPattern(("vault",), rest=True), "/b/vault.json"),
         (ir.PathPattern(("a", "@me:run")), "/b/a/%40me%3Arun"),
+        (irs.literal("/v1/tokens"), "/b/v1/to%E2%84%AAens"),  # the Kelvin sign
+        (irs.literal("/v1/tokens"), "/b/v1/token%C5%BF"),  # the long s
+        (irs.literal("/thing"), "/b/th%C4%B1ng"),  # the Turkish i, without its dot and with it
+        (irs.literal("/thing"), "/b/TH%C4%B0NG"),
         (irs.literal("/thing/"), "/b/thing"),
         (irs.ROOT, "/b/;x"),
     ],

@@ -108,6 +108,11 @@ def _prices(service: ir.Service) -> tuple[RoutePrice, ...]:
     return tuple(dict.fromkeys(route.price for route in service.routes if route.price is not None))
 
 
+#: Letters beyond ASCII that servers which ignore case take for these (Unicode case folding: the Kelvin sign, the
+#: long s, the Turkish i with and without its dot), as they are in a path. RE2's (?i) knows them unencoded only.
+_FOLDED: Final = {"i": "%c4%b[01]", "k": "%e2%84%aa", "s": "%c5%bf"}
+
+
 def _guards(base: str, wanted: Mapping[tuple[str, ...], Sequence[ir.PathPattern]]) -> Iterator[Guard]:
     for methods, paths in wanted.items():
         spelled = [_spelled(path) for path in dict.fromkeys(paths)]
@@ -134,6 +139,8 @@ def _spelled(path: ir.PathPattern) -> str:
 def _character(character: str) -> str:
     """Itself, or encoded. What RFC 3986 calls unreserved is decoded by then."""
     plain = re.escape(character)
+    if folded := _FOLDED.get(character.lower()):
+        return f"(?:{plain}|{folded})"
     return plain if re.fullmatch(r"[A-Za-z0-9._~-]", character) else f"(?:{plain}|%{ord(character):02x})"
 
 
