@@ -114,6 +114,25 @@ class _Seen:
                     by_reference[reference].append(exchange)
         return by_reference
 
+    @cached_property
+    def on_its_way(self) -> dict[str, list[Exchange]]:
+        """By transaction: a client that hung up within _BLUR of what the upstream had answered whole. Nobody can
+        say whether the answer or the news of its leaving was faster: it is delivered, or it is a credit."""
+        by_reference: dict[str, list[Exchange]] = collections.defaultdict(list)
+        for exchange in self.run.exchanges:
+            transfer = self.by_challenge.get(exchange.challenge or "")
+            if transfer is None or exchange.other or exchange.status or not exchange.hung_up:
+                continue
+            if any(
+                hit.payment == exchange.challenge
+                and hit.finished
+                and 200 <= hit.status < 300
+                and exchange.got_at - _BLUR <= hit.at <= exchange.got_at
+                for hit in self.hits[exchange.method, exchange.target]
+            ):
+                by_reference[transfer.reference].append(exchange)
+        return by_reference
+
     def listed(self, transfer: Transfer, case: Case) -> list[Listed]:
         """What `payments` says is owed of it."""
         states = _OWED | ({_REFUSED} if case.mode is Mode.PUSH else frozenset())
@@ -200,7 +219,7 @@ def _accounted(seen: _Seen) -> Iterator[Violation]:
 
 def _one_end(seen: _Seen, case: Case, transfer: Transfer) -> Iterator[Violation]:
     delivered, listed = seen.delivered[transfer.reference], seen.listed(transfer, case)
-    if not delivered and not listed:
+    if not delivered and not listed and not seen.on_its_way[transfer.reference]:
         last = [e for e in seen.exchanges[case.id] if e.challenge == transfer.challenge][-1:]
         told = f"its last answer: {_shown(last[0])}" if last else "it was never presented"
         yield Violation(
@@ -236,7 +255,8 @@ def _too_many(seen: _Seen, case: Case, transfers: list[Transfer]) -> Iterator[Vi
             )
         return
     for earlier, later in itertools.pairwise(sorted(open_, key=_sent_at)):
-        if not any(exchange.got_at <= _sent_at(later) for exchange in seen.delivered[earlier.reference]):
+        ended = seen.delivered[earlier.reference] + seen.on_its_way[earlier.reference]
+        if not any(exchange.got_at <= _sent_at(later) for exchange in ended):
             yield Violation(
                 "I2",
                 case.id,

@@ -133,6 +133,18 @@ GOOD: dict[str, Callable[[], Story]] = {
         paid().fails().owes().asks("c2").moves("c2").hit("c2").served("c2").fails(status=403, final=True)
     ),
     "the client left once it had the headers": lambda: paid().served(whole=False, hung_up=True),
+    "the client left while the whole answer was on its way, and wants it once more": lambda: (
+        Story()
+        .asks()
+        .moves()
+        .hit(at=102.98)
+        .fails(status=0, whole=False, hung_up=True)
+        .asks("c2")
+        .moves("c2")
+        .hit("c2")
+        .served("c2")
+        .fails(status=403, final=True)
+    ),
     "a client that left with the headers wants it once more, and pays": lambda: (
         paid().served(whole=False, hung_up=True).asks("c2").moves("c2").hit("c2").served("c2")
     ),
@@ -221,6 +233,17 @@ BAD: dict[str, tuple[str, Callable[[], Story]]] = {
     "no headers when the client left": (
         "I2",
         lambda: paid().fails(status=0, whole=False, hung_up=True).fails(status=403, final=True),
+    ),
+    "no headers when the client left, and the upstream had not answered whole": (
+        "I2",
+        lambda: (
+            Story()
+            .asks()
+            .moves()
+            .hit(at=102.98, finished=False)
+            .fails(status=0, whole=False, hung_up=True)
+            .fails(status=403, final=True)
+        ),
     ),
     "delivered, and owed": ("I2", lambda: paid().served().owes()),
     "owed twice": ("I2", lambda: paid().fails().owes().owes(state="LAPSED").fails(status=403, final=True)),
