@@ -20,7 +20,7 @@ from places import PRICE, Shop
 from pytempo import Call, TempoTransaction  # type: ignore[import-untyped]
 
 from mpp_authz.ledger import State
-from mpp_operator import cli
+from mpp_operator import cli, console
 
 pytestmark = [pytest.mark.payments, pytest.mark.timeout(120)]
 
@@ -201,7 +201,7 @@ def test_a_row_that_was_lost_leaves_an_unclaimed_transfer(books: Books, copy: Pa
         code, document = reconcile(fresh, "--until", str(books.last), *watching(books))
 
         assert (code, [(one["kind"], one["reference"]) for one in document["off"]]) == (
-            1,
+            console.OFF_BALANCE,
             [("unclaimed", reference)],
         )
 
@@ -226,7 +226,7 @@ def test_a_row_that_was_changed_is_named(
     code, document = reconcile(copy, "--until", str(books.last), *watching(books))
 
     (finding,) = document["off"]
-    assert (code, finding["kind"], finding["payment"]) == (1, kind, changed)
+    assert (code, finding["kind"], finding["payment"]) == (console.OFF_BALANCE, kind, changed)
     assert finding["detail"].startswith(detail)
 
 
@@ -238,7 +238,7 @@ def test_a_row_that_names_a_transaction_nobody_made_is_missing_its_transfer(
 
     code, document = reconcile(copy, "--until", str(books.last))
 
-    assert (code, off(document)) == (1, [("missing", changed), ("unclaimed", None)])
+    assert (code, off(document)) == (console.OFF_BALANCE, [("missing", changed), ("unclaimed", None)])
 
 
 def test_two_rows_that_name_one_transfer_are_found(books: Books, copy: Path, reconcile: Command) -> None:
@@ -248,7 +248,7 @@ def test_two_rows_that_name_one_transfer_are_found(books: Books, copy: Path, rec
 
     code, document = reconcile(copy, "--until", str(books.last))
 
-    assert (code, off(document)) == (1, [("named-twice", second), ("unclaimed", None)])
+    assert (code, off(document)) == (console.OFF_BALANCE, [("named-twice", second), ("unclaimed", None)])
 
 
 # --- transfers nobody asked for --------------------------------------------------------------------------
@@ -280,8 +280,8 @@ def test_a_payment_nobody_presented_is_unclaimed_until_its_realm_is_said_to_be_a
     second_over(chain)
 
     for arguments, expected in (
-        ((), (1, "unclaimed")),
-        (("--realm", "127.0.0.1"), (1, "unclaimed")),
+        ((), (console.OFF_BALANCE, "unclaimed")),
+        (("--realm", "127.0.0.1"), (console.OFF_BALANCE, "unclaimed")),
         (("--realm", "api.example.com"), (0, "elsewhere")),
     ):
         code, document = reconcile(ledger, "--since", str(since), "--until", str(head(chain)[0]), *arguments)
@@ -299,7 +299,7 @@ def test_two_transfers_of_one_transaction_are_told_apart(books: Books, reconcile
 
     code, document = reconcile(books.shop.gateway.ledger, "--since", str(since))
 
-    assert code == 1
+    assert code == console.OFF_BALANCE
     assert [(one["kind"], one["amount"]) for one in document["off"] if one["reference"] == reference] == [
         ("unclaimed", "3")
     ]
