@@ -116,12 +116,14 @@ class _Seen:
 
     @cached_property
     def on_its_way(self) -> dict[str, list[Exchange]]:
-        """By transaction: a client that hung up within _BLUR of what the upstream had answered whole. Nobody can
-        say whether the answer or the news of its leaving was faster: it is delivered, or it is a credit."""
+        """By transaction: a client that hung up within _BLUR of what the upstream had answered whole, where
+        Envoy's own log says that it had sent all of it. The news of the leaving was slower than the answer."""
         by_reference: dict[str, list[Exchange]] = collections.defaultdict(list)
         for exchange in self.run.exchanges:
             transfer = self.by_challenge.get(exchange.challenge or "")
-            if transfer is None or exchange.other or exchange.status or not exchange.hung_up:
+            if transfer is None or exchange.challenge not in self.run.sent:
+                continue
+            if exchange.other or exchange.status or not exchange.hung_up:
                 continue
             if any(
                 hit.payment == exchange.challenge

@@ -295,6 +295,7 @@ class _Run:
             exchanges=tuple(self.exchanges),
             listed=listed,
             envoy_died=rig.system.envoy_died,
+            sent=witnesses.sent_whole(rig.system.logs()),
             recipient=rig.system.recipient.lower(),
             faults=tuple(map(str, self.struck())),
             notes={"plan": str(self.plan)},

@@ -2,6 +2,7 @@
 the violation of the rule that was broken."""
 
 import ast
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,6 +145,7 @@ GOOD: dict[str, Callable[[], Story]] = {
         .hit("c2")
         .served("c2")
         .fails(status=403, final=True)
+        .so(sent=frozenset({"c1"}))
     ),
     "a client that left with the headers wants it once more, and pays": lambda: (
         paid().served(whole=False, hung_up=True).asks("c2").moves("c2").hit("c2").served("c2")
@@ -241,6 +243,18 @@ BAD: dict[str, tuple[str, Callable[[], Story]]] = {
             .asks()
             .moves()
             .hit(at=102.98, finished=False)
+            .fails(status=0, whole=False, hung_up=True)
+            .fails(status=403, final=True)
+            .so(sent=frozenset({"c1"}))
+        ),
+    ),
+    "no headers when the client left, and Envoy does not say that it had sent them": (
+        "I2",
+        lambda: (
+            Story()
+            .asks()
+            .moves()
+            .hit(at=102.98)
             .fails(status=0, whole=False, hung_up=True)
             .fails(status=403, final=True)
         ),
@@ -579,3 +593,14 @@ def test_the_order_in_which_things_were_written_down_changes_nothing(
     )
 
     assert rules(shuffled) == rules(broken)
+
+
+@pytest.mark.parametrize(
+    ("status", "flags", "whole"), [(200, "-", True), (200, "DC", False), (500, "-", False), (0, "DC", False)]
+)
+def test_envoys_log_tells_what_it_sent_whole(status: int, flags: str, whole: bool) -> None:
+    line = json.dumps({"payment": "c1", "status": status, "flags": flags})
+
+    logs = f"[0] authz: 2026 INFO {line}\n[0] envoy: {{cut sh\n[0] envoy: {line}"
+
+    assert witnesses.sent_whole(logs) == (frozenset({"c1"}) if whole else frozenset())

@@ -117,14 +117,31 @@ class Run:
     envoy_died: bool = False  # some data plane did in this run: a second delivery is allowed then
     recipient: str = ""
     faults: tuple[str, ...] = ()  # "<action> at <point>", as they came to pass
+    sent: frozenset[str] = frozenset()  # payments that a data plane's own log says it sent a whole 2xx for
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sent_whole(logs: str) -> frozenset[str]:
+    """The payments for which Envoy's request log, among other lines, says: 2xx, nothing broke, nobody left."""
+    found = set()
+    for line in logs.splitlines():
+        _, mark, text = line.partition("envoy: {")
+        if not mark:
+            continue
+        try:
+            said = json.loads("{" + text)
+        except ValueError:
+            continue
+        if said.get("payment") and said.get("flags") == "-" and 200 <= int(said.get("status") or 0) < 300:
+            found.add(said["payment"])
+    return frozenset(found)
 
 
 def write(path: Path, runs: Iterable[Run]) -> None:
     """Append runs, one JSON document a line."""
     with path.open("a", encoding="utf-8") as file:
         for run in runs:
-            file.write(json.dumps(dataclasses.asdict(run), sort_keys=True) + "\n")
+            file.write(json.dumps(dataclasses.asdict(run) | {"sent": sorted(run.sent)}, sort_keys=True) + "\n")
 
 
 def read(path: Path) -> Iterator[Run]:
@@ -146,5 +163,6 @@ def read(path: Path) -> Iterator[Run]:
                     ),
                     "listed": tuple(Listed(**one) for one in document["listed"]),
                     "faults": tuple(document["faults"]),
+                    "sent": frozenset(document.get("sent", ())),
                 }
             )
