@@ -13,10 +13,11 @@ _DELIVERED_STATUS: Final = frozenset({101, 304})
 #: Envoy's response flags (access log, %RESPONSE_FLAGS%).
 CLIENT_GONE: Final = frozenset({"DC", "DPE", "DR"})  # downstream: connection end, protocol error, remote reset
 UPSTREAM_BROKE: Final = frozenset({"UC", "UR", "UPE", "LR"})  # upstream: connection end, reset, protocol error
+CUT_BY_US: Final = frozenset({"UMSDR", "UT", "SI", "DT", "OM", "DO"})  # stream duration, timeouts, overload, drain
+
 #: How the details of a "DC" begin that is Envoy's own doing: it was told to end. Its peer's begin with
 #: "downstream_remote_disconnect".
 _ENVOY_LEFT: Final = "downstream_local_disconnect"
-CUT_BY_US: Final = frozenset({"UMSDR", "UT", "SI", "DT", "OM", "DO"})  # stream duration, timeouts, overload, drain
 
 
 @dataclass(frozen=True, slots=True)
