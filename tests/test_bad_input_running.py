@@ -2,12 +2,12 @@
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import gateway_process
+import http_servers
 import httpx
 import pytest
 import small_disks
@@ -78,13 +78,8 @@ class OtherChain(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def other_chain() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherChain)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with http_servers.serving(OtherChain) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_node_of_another_chain_ends_the_start(start_gateway: gateway_process.Start, other_chain: str) -> None:

@@ -2,11 +2,11 @@
 
 import http.server
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import gateway_process
+import http_servers
 import httpx
 import pytest
 import small_disks
@@ -195,13 +195,8 @@ class Shop(http.server.BaseHTTPRequestHandler):
 def shop() -> Iterator[tuple[str, list[str]]]:
     """An API, and what reached it."""
     hits: list[str] = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("OneShop", (Shop,), {"hits": hits}))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", hits
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with http_servers.serving(type("OneShop", (Shop,), {"hits": hits})) as port:
+        yield f"http://127.0.0.1:{port}", hits
 
 
 @pytest.mark.data_plane

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gateway_process
+import http_servers
 import httpx
 import pytest
 
@@ -61,13 +62,8 @@ class Upstream(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with http_servers.serving(Upstream) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def service(upstream: str, price: str = "0.05", auth: str = "") -> str:

@@ -8,11 +8,11 @@ import contextlib
 import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import http_servers
 import httpx
 import mpp
 import yaml
@@ -95,15 +95,8 @@ class _Conforming(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def upstream() -> Iterator[int]:
     """The port of an upstream, for the length of the block."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Conforming)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with http_servers.serving(_Conforming) as port:
+        yield port
 
 
 def words(port: int, price: str = "0.01") -> str:
